@@ -1,0 +1,129 @@
+//! E-mails to shoppers.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{Job, Lane};
+
+/// Tells the shopper that the order was placed and until when it is held.
+///
+/// Safe to repeat: the delivery's row is unique per order and template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendOrderReceived {
+    pub order_id: Uuid,
+}
+
+impl Job for SendOrderReceived {
+    const KIND: &'static str = "notifications.send-order-received";
+    const LANE: Lane = Lane::Mail;
+
+    fn dedupe_key(&self) -> Option<String> {
+        Some(format!("order-received:{}", self.order_id))
+    }
+}
+
+/// Tells the shopper that the hold ran out and the order was cancelled.
+///
+/// Safe to repeat: the delivery's row is unique per order and template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendReservationExpired {
+    pub order_id: Uuid,
+}
+
+impl Job for SendReservationExpired {
+    const KIND: &'static str = "notifications.send-reservation-expired";
+    const LANE: Lane = Lane::Mail;
+
+    fn dedupe_key(&self) -> Option<String> {
+        Some(format!("reservation-expired:{}", self.order_id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        Undecodable, decode,
+        job::{self, Delay},
+    };
+
+    const ORDER: &str = "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f";
+
+    /// Payloads as they were written on the day the version was released. Lines are added, never changed:
+    /// such rows may still be in a ledger.
+    const RECORDED: [(&str, &str); 2] = [
+        (
+            "notifications.send-order-received",
+            r#"{"v": 1, "order_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f"}"#,
+        ),
+        (
+            "notifications.send-reservation-expired",
+            r#"{"v": 1, "order_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f"}"#,
+        ),
+    ];
+
+    fn recorded(kind: &str) -> impl Iterator<Item = Value> {
+        RECORDED
+            .iter()
+            .filter(move |(recorded, _)| *recorded == kind)
+            .map(|(_, payload)| serde_json::from_str(payload).unwrap())
+    }
+
+    #[test]
+    fn payloads_recorded_once_are_read_for_ever() {
+        let order_id = ORDER.parse().unwrap();
+
+        for payload in recorded(SendOrderReceived::KIND) {
+            assert_eq!(
+                decode::<SendOrderReceived>(payload).unwrap(),
+                SendOrderReceived { order_id }
+            );
+        }
+        for payload in recorded(SendReservationExpired::KIND) {
+            assert_eq!(
+                decode::<SendReservationExpired>(payload).unwrap(),
+                SendReservationExpired { order_id }
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_written_today_is_what_was_recorded_last() {
+        let order_id = ORDER.parse().unwrap();
+
+        assert_eq!(
+            Some(job::encode(&SendOrderReceived { order_id }).unwrap()),
+            recorded(SendOrderReceived::KIND).last()
+        );
+        assert_eq!(
+            Some(job::encode(&SendReservationExpired { order_id }).unwrap()),
+            recorded(SendReservationExpired::KIND).last()
+        );
+    }
+
+    #[test]
+    fn a_payload_of_a_newer_version_is_not_taken_for_a_broken_one() {
+        let newer = json!({ "v": 2, "order": { "id": ORDER } });
+        let broken = json!({ "v": 1, "order_id": 7 });
+        let unversioned = json!({ "order_id": ORDER });
+
+        let decode = decode::<SendOrderReceived>;
+        assert!(matches!(decode(newer), Err(Undecodable::UnknownVersion(2))));
+        assert!(matches!(decode(broken), Err(Undecodable::Malformed(_))));
+        assert!(matches!(decode(unversioned), Err(Undecodable::NoVersion)));
+    }
+
+    #[test]
+    fn one_order_gets_each_mail_once() {
+        let order_id: Uuid = ORDER.parse().unwrap();
+
+        let received = SendOrderReceived { order_id }.dedupe_key();
+        let expired = SendReservationExpired { order_id }.dedupe_key();
+
+        assert_eq!(received, Some(format!("order-received:{ORDER}")));
+        assert_eq!(expired, Some(format!("reservation-expired:{ORDER}")));
+        assert_eq!(Delay::NONE.duration().as_millis(), 0);
+    }
+}
