@@ -1,0 +1,118 @@
+//! The HTTP API: every slice's endpoints with their state, and the document that describes them.
+
+use std::{collections::HashMap, error::Error, marker::PhantomData, thread};
+
+use poem::{
+    Endpoint, EndpointExt, IntoEndpoint, Response, Route,
+    endpoint::{BoxEndpoint, make_sync},
+    get,
+    http::Method,
+};
+use poem_openapi::{
+    OpenApi, OpenApiService,
+    registry::{MetaApi, Registry},
+};
+use tokio::net::TcpListener;
+
+use crate::{
+    boot::{Ending, Process},
+    catalog::api::CatalogApi,
+    checkout::api::CheckoutApi,
+    config,
+    context::Context,
+    identity::{AuthApi, Callers, GuestTokens, Hasher, KeyError, KeyRing, Tokens},
+    inventory::api::StockApi,
+    orders::api::OrdersApi,
+    web::{Document, Edge, Patience, document, server},
+};
+
+const DOCUMENT_PATH: &str = "/v1/openapi.json";
+const DOCS_PATH: &str = "/docs";
+
+/// The page brings its script and its style with it, and may load nothing else from anywhere.
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+                           img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'";
+
+type Apis = (AuthApi, CatalogApi, StockApi, CheckoutApi, OrdersApi);
+
+/// Answers the HTTP API until the process is told to stop.
+pub async fn serve(process: Process, settings: config::Api) -> Result<Ending, Box<dyn Error>> {
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .map_err(|error| format!("LISTEN cannot be listened on: {error}"))?;
+    let app = app(process.cx, &settings)?;
+    tracing::info!(address = %listener.local_addr()?, "answering");
+    Ok(server::serve(listener, app, server::Limits::default(), process.shutdown).await.into())
+}
+
+/// The whole API behind the edge. Starts the tasks that some of it consists of.
+pub fn app(
+    cx: Context,
+    settings: &config::Api,
+) -> Result<impl Endpoint<Output = Response> + 'static, KeyError> {
+    let tokens = Tokens::new(KeyRing::from_seeds(settings.token_keys.expose())?);
+    let guests = GuestTokens::from_seeds(settings.guest_token_keys.expose())?;
+    let callers = Callers::new(cx.db.clone(), tokens, guests);
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let apis: Apis = (
+        AuthApi::new(callers.clone(), Hasher::new(cores)),
+        CatalogApi::new(cx.clone()),
+        StockApi::new(cx.clone()),
+        CheckoutApi::new(cx.clone()),
+        OrdersApi::new(cx),
+    );
+
+    let json = openapi();
+    let document = Document::parse(&json, &[DOCUMENT_PATH, DOCS_PATH])
+        .expect("the document has been read before");
+    let docs = docs(&json);
+    let described =
+        make_sync(move |_| Response::builder().content_type("application/json").body(json.clone()));
+    let routes = Route::new()
+        .at(DOCUMENT_PATH, get(described))
+        .at(DOCS_PATH, get(docs))
+        .nest("/", service(apis).data(callers))
+        .into_endpoint()
+        .map_to_response();
+    Ok(Edge::new(routes, document, Patience::default()))
+}
+
+/// The OpenAPI document of the whole API.
+pub fn openapi() -> String {
+    let json = service(Described::<Apis>(PhantomData)).spec();
+    document::seal(&json).expect("the framework writes JSON")
+}
+
+fn service<T: OpenApi>(apis: T) -> OpenApiService<T, ()> {
+    OpenApiService::new(apis, "Holdfast", env!("CARGO_PKG_VERSION"))
+        .summary("The order backend of a shop")
+        .server("/")
+}
+
+/// The page on which the API can be tried.
+fn docs(document: &str) -> impl Endpoint<Output = Response> + 'static {
+    let service = service(Described::<Apis>(PhantomData));
+    // The page holds the document as the framework wrote it.
+    let page = service.swagger_ui_html().replacen(&service.spec(), document, 1);
+    make_sync(move |_| {
+        Response::builder()
+            .content_type("text/html; charset=utf-8")
+            .header("content-security-policy", DOCS_POLICY)
+            .body(page.clone())
+    })
+}
+
+/// Endpoints that can be described and not called, so that describing them takes no database.
+struct Described<T>(PhantomData<T>);
+
+impl<T: OpenApi> OpenApi for Described<T> {
+    fn meta() -> Vec<MetaApi> {
+        T::meta()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn add_routes(self, _routes: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {}
+}

@@ -1,0 +1,186 @@
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    idempotency::KeyError,
+    inventory::allocation::Shortage,
+    kernel::{Class, Detail, Fault, Money, MoneyError, VariantId, batch::Refused, database},
+    orders::{OrderError, Status},
+};
+
+/// Why an order was not placed, cancelled or expired.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CheckoutError {
+    /// Each entry names the place of a line in the request, from 0.
+    #[error("some lines cannot be ordered")]
+    BadLines(Vec<(usize, LineProblem)>),
+    #[error("too little stock is left")]
+    OutOfStock(Vec<(usize, Shortage)>),
+    #[error("the total is now {0}")]
+    TotalChanged(Money),
+    #[error(transparent)]
+    Amount(#[from] MoneyError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("an order that is {} cannot be cancelled", .0.name())]
+    NotCancellable(Status),
+    #[error("there is no such order")]
+    NoSuchOrder,
+    /// The queue is full, or the request waited too long in it. Nothing was done.
+    #[error("the shop is busy")]
+    Busy,
+    /// The connection was lost while the order was being committed: only a repeat with the same
+    /// key tells whether it was placed.
+    #[error("the outcome is unknown")]
+    OutcomeUnknown,
+    /// An answer that was recorded cannot be read.
+    #[error("a recorded answer cannot be read")]
+    UnreadableAnswer,
+    #[error("the database failed")]
+    Database(#[source] Arc<sqlx::Error>),
+}
+
+/// Why one line cannot be ordered, whatever is in stock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineProblem {
+    UnknownVariant(VariantId),
+    NotSoldInCurrency,
+    TooMany,
+}
+
+impl LineProblem {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::UnknownVariant(_) => "unknown-variant",
+            Self::NotSoldInCurrency => "not-sold-in-currency",
+            Self::TooMany => "quantity-too-large",
+        }
+    }
+
+    fn message(self) -> String {
+        match self {
+            Self::UnknownVariant(id) => format!("there is no variant {id}"),
+            Self::NotSoldInCurrency => "the variant is not sold in this currency".to_owned(),
+            Self::TooMany => {
+                format!("at most {} units of a variant fit one order", super::QUANTITY_MAX)
+            }
+        }
+    }
+
+    const fn pointer(self) -> &'static str {
+        match self {
+            Self::UnknownVariant(_) | Self::NotSoldInCurrency => "variant_id",
+            Self::TooMany => "quantity",
+        }
+    }
+}
+
+/// Long enough for a batch or two to pass, short enough that a shopper still waits.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl Fault for CheckoutError {
+    fn class(&self) -> Class {
+        match self {
+            Self::BadLines(_) | Self::Amount(_) => Class::Invalid,
+            Self::OutOfStock(_) | Self::TotalChanged(_) | Self::NotCancellable(_) => {
+                Class::Conflict
+            }
+            Self::Key(error) => error.class(),
+            Self::NoSuchOrder => Class::NotFound,
+            Self::Busy | Self::OutcomeUnknown => Class::Unavailable,
+            Self::UnreadableAnswer => Class::Broken,
+            Self::Database(error) => database::class(error),
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::BadLines(_) => "lines-not-orderable",
+            Self::OutOfStock(_) => "out-of-stock",
+            Self::TotalChanged(_) => "total-changed",
+            Self::Amount(_) => "invalid-amount",
+            Self::Key(error) => error.code(),
+            Self::NotCancellable(_) => "order-not-cancellable",
+            Self::NoSuchOrder => "order-not-found",
+            Self::Busy => "busy",
+            Self::OutcomeUnknown => "outcome-unknown",
+            Self::UnreadableAnswer => "internal-error",
+            Self::Database(error) => database::code(error),
+        }
+    }
+
+    fn details(&self) -> Vec<Detail> {
+        match self {
+            Self::BadLines(problems) => problems
+                .iter()
+                .map(|(line, problem)| Detail {
+                    pointer: format!("/lines/{line}/{}", problem.pointer()),
+                    code: problem.code(),
+                    message: problem.message(),
+                    available: None,
+                })
+                .collect(),
+            Self::OutOfStock(shortages) => shortages
+                .iter()
+                .map(|(line, shortage)| Detail {
+                    pointer: format!("/lines/{line}/quantity"),
+                    code: "out-of-stock",
+                    message: format!("{} of this variant can be had", shortage.available),
+                    available: Some(shortage.available),
+                })
+                .collect(),
+            Self::TotalChanged(total) => vec![Detail {
+                pointer: "/expected_total".to_owned(),
+                code: "total-changed",
+                message: format!("the total is {} {}", total.minor(), total.currency()),
+                available: None,
+            }],
+            Self::Amount(_)
+            | Self::Key(_)
+            | Self::NotCancellable(_)
+            | Self::NoSuchOrder
+            | Self::Busy
+            | Self::OutcomeUnknown
+            | Self::UnreadableAnswer
+            | Self::Database(_) => Vec::new(),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        if let Self::Key(error) = self {
+            return error.retry_after();
+        }
+        (self.class() == Class::Unavailable).then_some(RETRY_AFTER)
+    }
+}
+
+impl CheckoutError {
+    /// The database's part in it.
+    pub(super) fn database(&self) -> Option<&sqlx::Error> {
+        if let Self::Database(error) = self { Some(error) } else { None }
+    }
+}
+
+impl From<sqlx::Error> for CheckoutError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(Arc::new(error))
+    }
+}
+
+impl From<Refused> for CheckoutError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full | Refused::TooLate => Self::Busy,
+            Refused::Lost => Self::OutcomeUnknown,
+        }
+    }
+}
+
+impl From<OrderError> for CheckoutError {
+    fn from(error: OrderError) -> Self {
+        match error {
+            OrderError::NotFound => Self::NoSuchOrder,
+            OrderError::Unreadable(..) => Self::UnreadableAnswer,
+            OrderError::Database(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Ending orders whose deadline has passed.
+
+use super::{CheckoutError, released_detail};
+use crate::{
+    context::Context,
+    inventory::holds::{self, Cause},
+    kernel::{failpoint, rerun},
+    orders::{self, Event, Status},
+};
+use jobs::notifications::SendReservationExpired;
+
+/// As many orders as one slice of any use case.
+const SLICE_MAX_ROWS: i64 = 200;
+
+/// Ends one slice of the orders whose deadline has passed and puts what they still hold back on
+/// sale; returns how many.
+///
+/// Any number of processes may do it at once: an order that one of them works on is left out by
+/// the others. The shopper is told by mail, once.
+pub async fn expire_overdue(cx: &Context) -> Result<usize, CheckoutError> {
+    rerun(|| expire_slice(cx), CheckoutError::database).await
+}
+
+async fn expire_slice(cx: &Context) -> Result<usize, CheckoutError> {
+    let mut tx = cx.db.begin().await?;
+    let ids = orders::store::lock_overdue(&mut tx, SLICE_MAX_ROWS).await?;
+    let Some(status) = Status::AwaitingPayment.on(Event::DeadlinePassed) else {
+        return Ok(0);
+    };
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let released = holds::release(&mut tx, &ids, Cause::OrderExpired).await?;
+    let details: Vec<_> = ids.iter().map(|&id| released_detail(&released, id)).collect();
+    orders::store::transition(&mut tx, &ids, Event::DeadlinePassed, status, &details).await?;
+    let mails: Vec<_> =
+        ids.iter().map(|id| SendReservationExpired { order_id: id.uuid() }).collect();
+    let staged = jobs::stage(&mut tx, &mails, jobs::Delay::NONE).await?;
+    failpoint::pass("reaper.before-commit");
+    tx.commit().await?;
+    failpoint::pass("reaper.after-commit");
+
+    cx.relay.wake(staged);
+    metrics::counter!("orders_expired_total").increment(ids.len() as u64);
+    Ok(ids.len())
+}

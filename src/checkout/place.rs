@@ -1,0 +1,525 @@
+//! Placing orders: a slice of wishes becomes orders with held stock, in one transaction.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jobs::notifications::SendOrderReceived;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::{
+    CheckoutError, PlaceOrder, Receipt, ReceiptLine, SoldOut,
+    price::{Offers, Priced, price},
+};
+use crate::{
+    catalog,
+    context::Context,
+    idempotency::{self, KeyError, NewRecord, Recorded},
+    inventory::{
+        allocation::{self, Available, Demand, Shortage, allocate},
+        holds::{self, Account, Cause, Hold, Movement, moved},
+    },
+    kernel::{Class, VariantId, database, failpoint, rerun},
+    orders::{self, NewOrder, Status},
+};
+
+/// The answer to a wish that was granted, now or before.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    pub receipt: Receipt,
+    pub status: Status,
+    pub expires_at: OffsetDateTime,
+    /// Zero when the deadline has passed.
+    pub expires_in: Duration,
+    /// The order was there already: the request was a repeat.
+    pub replayed: bool,
+}
+
+type Outcome = Result<Placement, CheckoutError>;
+
+/// Turns each wish into an order that waits for its payment, or says why not, in the order given.
+///
+/// An order, its held stock, its key and its follow-up work commit together or not at all. A wish
+/// whose key was used before for the same request gets that order again and holds nothing more.
+/// However many wishes the slice has (at most [`SLICE_MAX`](crate::kernel::batch::SLICE_MAX)), one
+/// attempt takes 17 statements at most, `BEGIN` and `COMMIT` included.
+pub async fn place_orders(cx: &Context, sold_out: &SoldOut, slice: &[PlaceOrder]) -> Vec<Outcome> {
+    let (leaders, followers) = same_keys(slice);
+    let mut outcomes = HashMap::with_capacity(slice.len());
+
+    let (refused, open): (Vec<_>, Vec<_>) =
+        leaders.into_iter().partition(|&place| sold_out.refuses(&slice[place].demand()));
+    let wishes: Vec<_> = refused.iter().map(|&place| &slice[place]).collect();
+    outcomes.extend(refused.into_iter().zip(refuse_sold_out(cx, sold_out, &wishes).await));
+    let wishes: Vec<_> = open.iter().map(|&place| &slice[place]).collect();
+    outcomes.extend(open.into_iter().zip(place_or_bisect(cx, sold_out, &wishes).await));
+
+    for (place, leader) in followers {
+        let same = slice[place].fingerprint == slice[leader].fingerprint;
+        let outcome = match &outcomes[&leader] {
+            Ok(placement) if same => Ok(Placement { replayed: true, ..placement.clone() }),
+            Ok(_) => Err(KeyError::Reused.into()),
+            Err(error) if same => Err(error.clone()),
+            Err(_) => Err(KeyError::InFlight.into()),
+        };
+        outcomes.insert(place, outcome);
+    }
+    (0..slice.len())
+        .map(|place| outcomes.remove(&place).unwrap_or(Err(CheckoutError::OutcomeUnknown)))
+        .collect()
+}
+
+/// Splits the places of the slice into those that act and, for equal keys, those that follow one that acts.
+fn same_keys(slice: &[PlaceOrder]) -> (Vec<usize>, Vec<(usize, usize)>) {
+    let mut leader_of = HashMap::new();
+    let (mut leaders, mut followers) = (Vec::with_capacity(slice.len()), Vec::new());
+    for (place, wish) in slice.iter().enumerate() {
+        let leader = *leader_of.entry(wish.claim()).or_insert(place);
+        if leader == place {
+            leaders.push(place);
+        } else {
+            followers.push((place, leader));
+        }
+    }
+    (leaders, followers)
+}
+
+/// Answers wishes for what is known to be sold out: with their order if their key has one.
+async fn refuse_sold_out(cx: &Context, sold_out: &SoldOut, wishes: &[&PlaceOrder]) -> Vec<Outcome> {
+    if wishes.is_empty() {
+        return Vec::new();
+    }
+    let outcomes: Result<Vec<Outcome>, CheckoutError> = async {
+        let mut db = cx.db.acquire().await?;
+        let claims: Vec<_> = wishes.iter().map(|wish| wish.claim()).collect();
+        let recorded = idempotency::find(&mut *db, &claims).await?;
+        let mut replays = replays(&mut db, wishes, &recorded).await?;
+        Ok(wishes
+            .iter()
+            .zip(0..)
+            .map(|(wish, place)| {
+                replays.remove(&place).unwrap_or_else(|| Err(known_shortage(sold_out, wish)))
+            })
+            .collect())
+    }
+    .await;
+    outcomes.unwrap_or_else(|error| vec![Err(error); wishes.len()])
+}
+
+fn known_shortage(sold_out: &SoldOut, wish: &PlaceOrder) -> CheckoutError {
+    let shortages: Vec<_> = wish
+        .demand()
+        .into_iter()
+        .filter(|(variant_id, _)| sold_out.has(*variant_id))
+        .map(|(variant_id, requested)| Shortage { variant_id, requested, available: 0 })
+        .collect();
+    if shortages.is_empty() {
+        // It came back to stock between two looks at the memory.
+        return CheckoutError::Busy;
+    }
+    out_of_stock(wish, &shortages)
+}
+
+/// Why a slice was not placed as a whole.
+#[derive(Debug)]
+enum Failure {
+    Database(sqlx::Error),
+    /// The connection broke during COMMIT.
+    OutcomeUnknown,
+}
+
+impl Failure {
+    fn of_commit(error: sqlx::Error) -> Self {
+        let is_lost =
+            database::class(&error) == Class::Unavailable && !database::is_rerunnable(&error);
+        if is_lost { Self::OutcomeUnknown } else { Self::Database(error) }
+    }
+
+    fn database(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Database(error) => Some(error),
+            Self::OutcomeUnknown => None,
+        }
+    }
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// Places the wishes; one that the database refuses is found by halving and does not spoil the others.
+async fn place_or_bisect(cx: &Context, sold_out: &SoldOut, wishes: &[&PlaceOrder]) -> Vec<Outcome> {
+    if wishes.is_empty() {
+        return Vec::new();
+    }
+    let attempt = rerun(|| place_together(cx, sold_out, wishes), Failure::database);
+    let error = match attempt.await {
+        Ok(outcomes) => return outcomes,
+        Err(Failure::OutcomeUnknown) => {
+            return vec![Err(CheckoutError::OutcomeUnknown); wishes.len()];
+        }
+        Err(Failure::Database(error)) => error,
+    };
+    if wishes.len() == 1 || database::class(&error) == Class::Unavailable {
+        let error = Arc::new(error);
+        return vec![Err(CheckoutError::Database(error)); wishes.len()];
+    }
+    tracing::warn!(%error, orders = wishes.len(), "a slice of orders is halved to find the one that fails");
+    metrics::counter!("checkout_bisections_total").increment(1);
+    let (first, second) = wishes.split_at(wishes.len() / 2);
+    let mut outcomes = Box::pin(place_or_bisect(cx, sold_out, first)).await;
+    outcomes.extend(Box::pin(place_or_bisect(cx, sold_out, second)).await);
+    outcomes
+}
+
+/// One attempt: the whole slice in one transaction.
+async fn place_together(
+    cx: &Context,
+    sold_out: &SoldOut,
+    wishes: &[&PlaceOrder],
+) -> Result<Vec<Outcome>, Failure> {
+    let mut tx = cx.db.begin().await?;
+
+    let mut outcomes = Outcomes::new(wishes.len());
+    settle_keys(&mut tx, wishes, &mut outcomes).await?;
+    let priced = price_open(&mut tx, wishes, &mut outcomes).await?;
+    let allocation = allocate_stock(&mut tx, wishes, &priced, &mut outcomes).await?;
+    let winners: Vec<_> = priced.iter().filter(|(place, _)| outcomes.is_open(*place)).collect();
+    if winners.is_empty() {
+        tx.rollback().await?;
+        allocation.remember(sold_out);
+        return Ok(outcomes.finish());
+    }
+    let (moments, staged) = write(&mut tx, cx, wishes, &winners, &allocation.taken).await?;
+
+    failpoint::pass("checkout.before-commit");
+    tx.commit().await.map_err(Failure::of_commit)?;
+    failpoint::pass("checkout.after-commit");
+
+    for (place, priced) in winners {
+        let receipt = receipt(wishes[*place], priced, moments.placed_at);
+        outcomes.set(*place, Ok(placement(receipt, moments, cx.hold)));
+    }
+    cx.relay.deadline(moments.expires_at.unix_timestamp());
+    cx.relay.wake(staged);
+    allocation.remember(sold_out);
+    Ok(outcomes.finish())
+}
+
+/// Claims the keys and answers the wishes whose key is being worked on or was used before.
+async fn settle_keys(
+    tx: &mut PgConnection,
+    wishes: &[&PlaceOrder],
+    outcomes: &mut Outcomes,
+) -> sqlx::Result<()> {
+    let claims: Vec<_> = wishes.iter().map(|wish| wish.claim()).collect();
+    let claimed = idempotency::claim(&mut *tx, &claims).await?;
+    // A statement of its own: only one that starts after the claim sees what the last claimant committed.
+    let recorded = idempotency::find(&mut *tx, &claims).await?;
+    for (place, outcome) in replays(tx, wishes, &recorded).await? {
+        outcomes.set(place, outcome);
+    }
+    for (place, claimed) in claimed.into_iter().enumerate() {
+        if !claimed {
+            outcomes.set(place, Err(KeyError::InFlight.into()));
+        }
+    }
+    Ok(())
+}
+
+/// The answers to the wishes whose key is recorded, by their place.
+async fn replays(
+    db: &mut PgConnection,
+    wishes: &[&PlaceOrder],
+    recorded: &[Option<Recorded>],
+) -> sqlx::Result<HashMap<usize, Outcome>> {
+    let found: Vec<_> = recorded
+        .iter()
+        .enumerate()
+        .filter_map(|(place, recorded)| Some((place, recorded.as_ref()?)))
+        .collect();
+    if found.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<_> = found.iter().map(|(_, recorded)| recorded.subject_id.into()).collect();
+    let standings = orders::store::standings(db, &ids).await?;
+    let replay = |wish: &PlaceOrder, recorded: &Recorded| -> Outcome {
+        recorded.check(wish.fingerprint)?;
+        let receipt = serde_json::from_value(recorded.answer.clone())
+            .map_err(|_| CheckoutError::UnreadableAnswer)?;
+        let standing = standings
+            .iter()
+            .find(|standing| standing.id.uuid() == recorded.subject_id)
+            .ok_or(CheckoutError::UnreadableAnswer)?;
+        Ok(Placement {
+            receipt,
+            status: standing.status,
+            expires_at: standing.expires_at,
+            expires_in: Duration::from_millis(u64::try_from(standing.expires_in_ms).unwrap_or(0)),
+            replayed: true,
+        })
+    };
+    Ok(found
+        .into_iter()
+        .map(|(place, recorded)| (place, replay(wishes[place], recorded)))
+        .collect())
+}
+
+/// Prices what is still open, by what the catalogue says now.
+async fn price_open(
+    tx: &mut PgConnection,
+    wishes: &[&PlaceOrder],
+    outcomes: &mut Outcomes,
+) -> sqlx::Result<Vec<(usize, Priced)>> {
+    let open = outcomes.open();
+    let wanted: BTreeSet<_> = open
+        .iter()
+        .flat_map(|&place| {
+            let wish = wishes[place];
+            wish.lines.iter().map(|line| (line.variant_id, wish.currency.code()))
+        })
+        .collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (variant_ids, currencies): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
+    let offers: Offers =
+        catalog::store::offers(tx, &variant_ids, &currencies).await?.into_iter().collect();
+    let mut priced = Vec::with_capacity(open.len());
+    for place in open {
+        match price(wishes[place], &offers) {
+            Ok(lines) => priced.push((place, lines)),
+            Err(error) => outcomes.set(place, Err(error)),
+        }
+    }
+    Ok(priced)
+}
+
+/// What came of asking for stock.
+#[derive(Debug)]
+struct Allocation {
+    taken: Vec<Hold>,
+    /// Variants that have nothing left once this transaction is over, with their next expiry.
+    sold_out: Vec<(VariantId, Option<Duration>)>,
+    seen_at: Instant,
+}
+
+impl Allocation {
+    fn remember(&self, sold_out: &SoldOut) {
+        for (variant_id, next_expiry) in &self.sold_out {
+            sold_out.remember(*variant_id, self.seen_at, *next_expiry);
+        }
+    }
+}
+
+/// Locks the stock and serves the priced wishes in their order. Where they are short, expired
+/// holds are taken over and everybody is served again from the start.
+async fn allocate_stock(
+    tx: &mut PgConnection,
+    wishes: &[&PlaceOrder],
+    priced: &[(usize, Priced)],
+    outcomes: &mut Outcomes,
+) -> sqlx::Result<Allocation> {
+    let mut allocation =
+        Allocation { taken: Vec::new(), sold_out: Vec::new(), seen_at: Instant::now() };
+    let demands: Vec<Demand> = priced.iter().map(|(place, _)| wishes[*place].demand()).collect();
+    let variants: BTreeSet<_> = demands.iter().flat_map(Demand::keys).copied().collect();
+    let variants: Vec<_> = variants.into_iter().collect();
+    if variants.is_empty() {
+        return Ok(allocation);
+    }
+    let mut available: Available = holds::store::lock_stock(&mut *tx, &variants)
+        .await?
+        .into_iter()
+        .map(|stock| (stock.variant_id, stock.on_hand - stock.reserved))
+        .collect();
+
+    let shortages = allocation::shortfall(&available, &demands);
+    if !shortages.is_empty() {
+        allocation.taken = holds::store::take_over(&mut *tx, &shortages).await?;
+        for hold in &allocation.taken {
+            *available.entry(hold.variant_id).or_default() += hold.quantity;
+        }
+    }
+    for ((place, _), served) in priced.iter().zip(allocate(&mut available, &demands)) {
+        if let Err(shortages) = served {
+            outcomes.set(*place, Err(out_of_stock(wishes[*place], &shortages)));
+        }
+    }
+    let empty: Vec<_> = shortages
+        .into_keys()
+        .filter(|variant_id| available.get(variant_id).is_none_or(|left| *left == 0))
+        .collect();
+    if !empty.is_empty() {
+        allocation.seen_at = Instant::now();
+        allocation.sold_out = holds::store::next_expiries(tx, &empty)
+            .await?
+            .into_iter()
+            .map(|next| {
+                let due_in = next.due_in_ms.map(|ms| u64::try_from(ms).unwrap_or(0));
+                (next.variant_id, due_in.map(Duration::from_millis))
+            })
+            .collect();
+    }
+    Ok(allocation)
+}
+
+/// Writes everything that the granted wishes change, and stages their follow-up work.
+async fn write(
+    tx: &mut PgConnection,
+    cx: &Context,
+    wishes: &[&PlaceOrder],
+    winners: &[&(usize, Priced)],
+    taken: &[Hold],
+) -> sqlx::Result<(orders::store::Placed, jobs::Staged)> {
+    let new_orders: Vec<_> =
+        winners.iter().map(|(place, priced)| new_order(wishes[*place], priced)).collect();
+    let ids: Vec<_> = new_orders.iter().map(|order| order.id).collect();
+    let new_holds: Vec<Hold> = winners
+        .iter()
+        .flat_map(|(place, _)| {
+            let wish = wishes[*place];
+            wish.demand().into_iter().map(|(variant_id, quantity)| Hold {
+                order_id: wish.order_id,
+                variant_id,
+                quantity,
+            })
+        })
+        .collect();
+    let movements: Vec<Movement> = taken
+        .iter()
+        .map(|hold| moved(hold, Account::Held, Account::Available, Cause::HoldTaken))
+        .chain(
+            new_holds
+                .iter()
+                .map(|hold| moved(hold, Account::Available, Account::Held, Cause::OrderPlaced)),
+        )
+        .collect();
+
+    let moments = orders::store::insert(&mut *tx, &new_orders, cx.hold)
+        .await?
+        .ok_or(sqlx::Error::RowNotFound)?;
+    orders::store::insert_lines(&mut *tx, &new_orders).await?;
+    orders::store::insert_placed_events(&mut *tx, &ids).await?;
+    holds::store::change_reserved(&mut *tx, &movements).await?;
+    holds::store::insert(&mut *tx, &new_holds, moments.expires_at).await?;
+    holds::store::record_movements(&mut *tx, &movements).await?;
+    let records: Vec<_> = winners
+        .iter()
+        .map(|(place, priced)| record(wishes[*place], priced, moments.placed_at))
+        .collect::<Result<_, _>>()
+        .map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+    idempotency::record(&mut *tx, &records).await?;
+    let mails: Vec<_> = ids.iter().map(|id| SendOrderReceived { order_id: id.uuid() }).collect();
+    let staged = jobs::stage(&mut *tx, &mails, jobs::Delay::NONE).await?;
+    Ok((moments, staged))
+}
+
+fn new_order<'a>(wish: &'a PlaceOrder, priced: &'a Priced) -> NewOrder<'a> {
+    NewOrder {
+        id: wish.order_id,
+        number: &wish.number,
+        owner_id: wish.owner_id,
+        email: wish.email.as_str(),
+        shipping_address: &wish.shipping_address,
+        lines: &priced.lines,
+        totals: priced.totals,
+    }
+}
+
+fn record<'a>(
+    wish: &'a PlaceOrder,
+    priced: &Priced,
+    placed_at: OffsetDateTime,
+) -> serde_json::Result<NewRecord<'a>> {
+    Ok(NewRecord {
+        claim: wish.claim(),
+        fingerprint: wish.fingerprint,
+        subject_id: wish.order_id.uuid(),
+        answer: serde_json::to_value(receipt(wish, priced, placed_at))?,
+    })
+}
+
+fn receipt(wish: &PlaceOrder, priced: &Priced, placed_at: OffsetDateTime) -> Receipt {
+    let totals = priced.totals;
+    Receipt {
+        order_id: wish.order_id.uuid(),
+        number: wish.number.to_string(),
+        currency: wish.currency.code().to_owned(),
+        subtotal_minor: totals.subtotal.minor(),
+        discount_minor: totals.discount.minor(),
+        shipping_minor: totals.shipping.minor(),
+        tax_minor: totals.tax.minor(),
+        total_minor: totals.total.minor(),
+        lines: priced
+            .lines
+            .iter()
+            .map(|line| ReceiptLine {
+                variant_id: line.variant_id.uuid(),
+                sku: line.sku.clone(),
+                title: line.title.clone(),
+                quantity: line.quantity,
+                unit_price_minor: line.unit_price.minor(),
+            })
+            .collect(),
+        placed_at,
+    }
+}
+
+fn placement(receipt: Receipt, moments: orders::store::Placed, hold: Duration) -> Placement {
+    let expires_in = moments.expires_at - moments.placed_at;
+    Placement {
+        receipt,
+        status: Status::AwaitingPayment,
+        expires_at: moments.expires_at,
+        expires_in: expires_in.try_into().unwrap_or(hold),
+        replayed: false,
+    }
+}
+
+/// Names the request's lines of every variant that was short.
+fn out_of_stock(wish: &PlaceOrder, shortages: &[Shortage]) -> CheckoutError {
+    let lines = wish
+        .lines
+        .iter()
+        .enumerate()
+        .filter_map(|(place, line)| {
+            let shortage = shortages.iter().find(|short| short.variant_id == line.variant_id)?;
+            Some((place, *shortage))
+        })
+        .collect();
+    CheckoutError::OutOfStock(lines)
+}
+
+/// The answers found so far; a place without one is open.
+struct Outcomes(Vec<Option<Outcome>>);
+
+impl Outcomes {
+    fn new(wishes: usize) -> Self {
+        Self((0..wishes).map(|_| None).collect())
+    }
+
+    fn set(&mut self, place: usize, outcome: Outcome) {
+        self.0[place] = Some(outcome);
+    }
+
+    fn is_open(&self, place: usize) -> bool {
+        self.0[place].is_none()
+    }
+
+    fn open(&self) -> Vec<usize> {
+        (0..self.0.len()).filter(|&place| self.is_open(place)).collect()
+    }
+
+    fn finish(self) -> Vec<Outcome> {
+        self.0
+            .into_iter()
+            .map(|outcome| outcome.unwrap_or(Err(CheckoutError::OutcomeUnknown)))
+            .collect()
+    }
+}

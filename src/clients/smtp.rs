@@ -1,0 +1,82 @@
+//! The mail server.
+
+use std::time::Duration;
+
+use lettre::{
+    AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
+    message::{Mailbox, MultiPart},
+    transport::smtp::PoolConfig,
+};
+
+/// Long enough for a slow server's greylisting pause, shorter than a job's time limit.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// As many as the mail lane sends at once.
+const CONNECTIONS_MAX: u32 = 10;
+
+/// Sends the shop's mails.
+#[derive(Debug, Clone)]
+pub struct Mailer {
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    from: Mailbox,
+}
+
+/// A mail to be sent.
+#[derive(Debug, Clone)]
+pub struct Mail {
+    /// Without angle brackets. The same for every attempt to have the same effect (RFC 5322, 3.6.4).
+    pub message_id: String,
+    pub to: String,
+    pub subject: String,
+    pub text: String,
+    pub html: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MailError {
+    #[error("the mail server's URL or the sender's address is wrong: {0}")]
+    BadSettings(String),
+    /// The mail can never be sent as it is.
+    #[error("the mail was refused: {0}")]
+    Refused(String),
+    /// Nobody knows whether the server took it: the same Message-ID tells a repeat from a new mail.
+    #[error("the mail server did not accept the mail: {0}")]
+    NotAccepted(String),
+}
+
+impl Mailer {
+    /// Connects at the first mail, not here. `url` is `smtp://host:port` or `smtps://user:password@host`.
+    pub fn new(url: &str, from: &str) -> Result<Self, MailError> {
+        let bad = |error: &dyn std::error::Error| MailError::BadSettings(error.to_string());
+        let from = from.parse().map_err(|error| bad(&error))?;
+        let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
+            .map_err(|error| bad(&error))?
+            .timeout(Some(TIMEOUT))
+            .pool_config(PoolConfig::new().max_size(CONNECTIONS_MAX))
+            .build();
+        Ok(Self { transport, from })
+    }
+
+    /// A Message-ID in the sender's domain (RFC 5322, 3.6.4); equal for equal `local` parts.
+    pub fn message_id(&self, local: &str) -> String {
+        format!("{local}@{}", self.from.email.domain())
+    }
+
+    /// Hands the mail to the server. `Ok` says that the server has taken it over.
+    pub async fn send(&self, mail: &Mail) -> Result<(), MailError> {
+        let refused = |error: &dyn std::error::Error| MailError::Refused(error.to_string());
+        let to: Mailbox = mail.to.parse().map_err(|error| refused(&error))?;
+        let message = Message::builder()
+            .message_id(Some(format!("<{}>", mail.message_id)))
+            .from(self.from.clone())
+            .to(to)
+            .subject(&mail.subject)
+            .multipart(MultiPart::alternative_plain_html(mail.text.clone(), mail.html.clone()))
+            .map_err(|error| refused(&error))?;
+        match self.transport.send(message).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_permanent() => Err(refused(&error)),
+            Err(error) => Err(MailError::NotAccepted(error.to_string())),
+        }
+    }
+}

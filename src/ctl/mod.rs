@@ -1,0 +1,106 @@
+//! `ctl`, the operator's tool.
+#![expect(clippy::print_stdout, reason = "what this tool finds is its output")]
+
+mod jobs;
+mod seed;
+mod stock;
+mod user;
+
+use std::{error::Error, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+use crate::{config, doctor};
+
+/// Looks after a Holdfast installation.
+#[derive(Debug, Parser)]
+#[command(name = "ctl", version)]
+struct Arguments {
+    #[command(flatten)]
+    settings: config::Ctl,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring the database's schema to this version.
+    Migrate,
+    /// Fill an empty shop with demo products, stock and logins; repeating it adds nothing.
+    Seed,
+    /// Logins.
+    #[command(subcommand)]
+    User(user::Command),
+    /// Background work: what waits, what is dead, and what to do about it.
+    #[command(subcommand)]
+    Jobs(jobs::Command),
+    /// Stock counters.
+    #[command(subcommand)]
+    Stock(stock::Command),
+    /// Check every invariant in one snapshot; exit 1 if any is broken.
+    Doctor {
+        /// Print one JSON array of findings instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What a command came to, beyond an error: `false` exits with 1.
+type Outcome = Result<bool, Box<dyn Error>>;
+
+/// Runs the tool: exit 0 when all is well, 1 when something is wrong, 2 for wrong arguments.
+pub async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("ctl: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                eprintln!("  because: {error}");
+                cause = error.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Outcome {
+    let url = arguments.settings.database_url()?;
+    // A person waits for one statement after the other.
+    let db = PgPoolOptions::new().max_connections(2).connect(&url).await?;
+    match arguments.command {
+        Command::Migrate => migrate(&db).await,
+        Command::Seed => seed::run(&db).await,
+        Command::User(command) => user::run(&db, command).await,
+        Command::Jobs(command) => jobs::run(&db, command).await,
+        Command::Stock(command) => stock::run(&db, command).await,
+        Command::Doctor { json } => examine(&db, json).await,
+    }
+}
+
+async fn migrate(db: &PgPool) -> Outcome {
+    crate::MIGRATOR.run(db).await?;
+    println!("the schema is up to date");
+    Ok(true)
+}
+
+async fn examine(db: &PgPool, json: bool) -> Outcome {
+    let findings = doctor::examine(db).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&findings)?);
+        return Ok(findings.is_empty());
+    }
+    for invariant in doctor::invariants() {
+        let broken: Vec<_> =
+            findings.iter().filter(|finding| finding.invariant == invariant.name).collect();
+        let mark = if broken.is_empty() { "holds" } else { "BROKEN" };
+        println!("{mark:7} {}: {}", invariant.name, invariant.promise);
+        for finding in broken {
+            println!("        {}  {}", finding.subject, finding.detail);
+        }
+    }
+    Ok(findings.is_empty())
+}

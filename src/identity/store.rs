@@ -1,0 +1,82 @@
+use sqlx::PgExecutor;
+
+use super::{EmailAddress, Role};
+use crate::kernel::UserId;
+
+pub(super) struct UserRow {
+    pub(super) id: UserId,
+    pub(super) email: String,
+    pub(super) password_hash: String,
+    pub(super) role: Role,
+    pub(super) token_epoch: i32,
+}
+
+/// Adds a user; a taken e-mail address violates `users_email_unique`.
+pub(super) async fn insert(
+    db: impl PgExecutor<'_>,
+    id: UserId,
+    email: &EmailAddress,
+    password_hash: &str,
+    role: Role,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "INSERT INTO users (id, email, password_hash, role) VALUES ($1, $2, $3, $4)",
+        id as UserId,
+        email.as_str(),
+        password_hash,
+        role.as_str(),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn find_by_email(
+    db: impl PgExecutor<'_>,
+    email: &EmailAddress,
+) -> sqlx::Result<Option<UserRow>> {
+    sqlx::query_as!(
+        UserRow,
+        "SELECT id, email, password_hash, role, token_epoch FROM users WHERE email = $1",
+        email.as_str(),
+    )
+    .fetch_optional(db)
+    .await
+}
+
+pub(super) async fn find(db: impl PgExecutor<'_>, id: UserId) -> sqlx::Result<Option<UserRow>> {
+    sqlx::query_as!(
+        UserRow,
+        "SELECT id, email, password_hash, role, token_epoch FROM users WHERE id = $1",
+        id as UserId,
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// The epoch that a token of the user must have to be worth anything.
+pub(super) async fn token_epoch(db: impl PgExecutor<'_>, id: UserId) -> sqlx::Result<Option<i32>> {
+    sqlx::query_scalar!("SELECT token_epoch FROM users WHERE id = $1", id as UserId)
+        .fetch_optional(db)
+        .await
+}
+
+/// Sets the role and makes the user's tokens worthless; `false` if there is no such user.
+pub(super) async fn set_role(
+    db: impl PgExecutor<'_>,
+    email: &EmailAddress,
+    role: Role,
+) -> sqlx::Result<bool> {
+    let set = sqlx::query!(
+        r#"
+        UPDATE users
+        SET role = $2, token_epoch = token_epoch + 1, updated_at = now()
+        WHERE email = $1
+        "#,
+        email.as_str(),
+        role.as_str(),
+    )
+    .execute(db)
+    .await?;
+    Ok(set.rows_affected() == 1)
+}

@@ -1,0 +1,116 @@
+//! Holds: what orders keep of the stock until they are paid, cancelled or too late.
+//!
+//! A hold changes its state only while the stock row of its variant is locked, and is read in a
+//! statement after that lock. Whoever locks several stock rows locks them in the order of their ids.
+
+pub mod store;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::kernel::{OrderId, VariantId};
+
+/// One movement of units between two accounts of one variant.
+#[derive(Debug, Clone, Copy)]
+pub struct Movement {
+    pub variant_id: VariantId,
+    pub from: Account,
+    pub to: Account,
+    pub quantity: i64,
+    pub cause: Cause,
+    /// The order, receipt or correction that moved the units.
+    pub cause_id: Uuid,
+    /// The member of staff who did it, where a person did.
+    pub actor_id: Option<Uuid>,
+}
+
+/// Where units are. `available` and `held` together are on hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Account {
+    Supplier,
+    Available,
+    Held,
+    Sold,
+    WrittenOff,
+}
+
+impl Account {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Supplier => "supplier",
+            Self::Available => "available",
+            Self::Held => "held",
+            Self::Sold => "sold",
+            Self::WrittenOff => "written_off",
+        }
+    }
+}
+
+/// Why units moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    Receipt,
+    Correction,
+    OrderPlaced,
+    OrderCancelled,
+    OrderExpired,
+    HoldTaken,
+    OrderPaid,
+}
+
+impl Cause {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Receipt => "receipt",
+            Self::Correction => "correction",
+            Self::OrderPlaced => "order_placed",
+            Self::OrderCancelled => "order_cancelled",
+            Self::OrderExpired => "order_expired",
+            Self::HoldTaken => "hold_taken",
+            Self::OrderPaid => "order_paid",
+        }
+    }
+}
+
+/// Units of one variant that one order keeps or kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    pub order_id: OrderId,
+    pub variant_id: VariantId,
+    pub quantity: i64,
+}
+
+/// Gives back what the orders still hold and returns it.
+///
+/// The caller has locked the orders. Holds that were taken over or sold stay as they are, so a
+/// repeat gives nothing back twice.
+pub async fn release(
+    tx: &mut PgConnection,
+    order_ids: &[OrderId],
+    cause: Cause,
+) -> sqlx::Result<Vec<Hold>> {
+    let variants = store::held_variants(&mut *tx, order_ids).await?;
+    if variants.is_empty() {
+        return Ok(Vec::new());
+    }
+    store::lock_stock(&mut *tx, &variants).await?;
+    let released = store::release(&mut *tx, order_ids).await?;
+    let movements: Vec<_> =
+        released.iter().map(|hold| moved(hold, Account::Held, Account::Available, cause)).collect();
+    store::change_reserved(&mut *tx, &movements).await?;
+    store::record_movements(&mut *tx, &movements).await?;
+    Ok(released)
+}
+
+/// The ledger's row for a change of a hold, caused by the hold's own order.
+pub fn moved(hold: &Hold, from: Account, to: Account, cause: Cause) -> Movement {
+    Movement {
+        variant_id: hold.variant_id,
+        from,
+        to,
+        quantity: hold.quantity,
+        cause,
+        cause_id: hold.order_id.uuid(),
+        actor_id: None,
+    }
+}

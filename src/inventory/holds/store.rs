@@ -1,0 +1,351 @@
+//! The SQL of holds, counters and the stock ledger. Every function is one statement for a whole slice.
+
+use std::collections::BTreeMap;
+
+use sqlx::{PgConnection, PgExecutor};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Account, Hold, Movement};
+use crate::{
+    inventory::recount::Difference,
+    kernel::{OrderId, VariantId},
+};
+
+/// The counters of one variant, as they stand under its lock.
+#[derive(Debug, Clone, Copy)]
+pub struct Stock {
+    pub variant_id: VariantId,
+    pub on_hand: i64,
+    pub reserved: i64,
+}
+
+/// Locks the stock rows in the order of their ids and returns them as they stand then.
+pub async fn lock_stock(
+    tx: &mut PgConnection,
+    variant_ids: &[VariantId],
+) -> sqlx::Result<Vec<Stock>> {
+    sqlx::query_as!(
+        Stock,
+        r#"
+        SELECT variant_id, on_hand, reserved
+        FROM stock
+        WHERE variant_id = ANY($1)
+        ORDER BY variant_id
+        FOR NO KEY UPDATE
+        "#,
+        &uuids(variant_ids),
+    )
+    .fetch_all(tx)
+    .await
+}
+
+/// The variants of which the orders still hold units; an unlocked read, to know what to lock.
+pub(super) async fn held_variants(
+    tx: &mut PgConnection,
+    order_ids: &[OrderId],
+) -> sqlx::Result<Vec<VariantId>> {
+    sqlx::query_scalar!(
+        r#"
+        SELECT DISTINCT variant_id
+        FROM holds
+        WHERE order_id = ANY($1) AND state = 'held'
+        "#,
+        &uuids(order_ids),
+    )
+    .fetch_all(tx)
+    .await
+}
+
+/// Takes expired holds away from their orders, the oldest first, until each variant's shortage is
+/// covered or nothing expired is left. The stock rows are locked.
+///
+/// A hold keeps at least one unit, so a shortage of `n` never looks at more than `n` holds.
+pub async fn take_over(
+    tx: &mut PgConnection,
+    shortages: &BTreeMap<VariantId, i64>,
+) -> sqlx::Result<Vec<Hold>> {
+    let variant_ids: Vec<Uuid> = shortages.keys().map(|id| id.uuid()).collect();
+    let quantities: Vec<i64> = shortages.values().copied().collect();
+    sqlx::query_as!(
+        Hold,
+        r#"
+        WITH expired AS (
+            SELECT
+                oldest.order_id,
+                oldest.variant_id,
+                short.quantity AS shortage,
+                sum(oldest.quantity) OVER (
+                    PARTITION BY oldest.variant_id ORDER BY oldest.expires_at, oldest.order_id
+                ) - oldest.quantity AS covered_before
+            FROM unnest($1::uuid[], $2::bigint[]) AS short (variant_id, quantity)
+            CROSS JOIN LATERAL (
+                SELECT holds.order_id, holds.variant_id, holds.quantity, holds.expires_at
+                FROM holds
+                WHERE holds.variant_id = short.variant_id
+                    AND holds.state = 'held'
+                    AND holds.expires_at <= statement_timestamp()
+                ORDER BY holds.expires_at, holds.order_id
+                LIMIT short.quantity
+            ) AS oldest
+        )
+        UPDATE holds
+        SET state = 'taken'
+        FROM expired
+        WHERE holds.order_id = expired.order_id
+            AND holds.variant_id = expired.variant_id
+            AND expired.covered_before < expired.shortage
+        RETURNING holds.order_id, holds.variant_id, holds.quantity
+        "#,
+        &variant_ids,
+        &quantities,
+    )
+    .fetch_all(tx)
+    .await
+}
+
+/// For how many milliseconds yet none of the variant's holds expires; `None` where nothing is held.
+#[derive(Debug, Clone, Copy)]
+pub struct NextExpiry {
+    pub variant_id: VariantId,
+    pub due_in_ms: Option<i64>,
+}
+
+/// When the next hold of each variant expires, by the database's clock.
+pub async fn next_expiries(
+    tx: &mut PgConnection,
+    variant_ids: &[VariantId],
+) -> sqlx::Result<Vec<NextExpiry>> {
+    sqlx::query_as!(
+        NextExpiry,
+        r#"
+        SELECT
+            stock.variant_id,
+            (
+                SELECT floor(extract(epoch FROM holds.expires_at - clock_timestamp()) * 1000)::bigint
+                FROM holds
+                WHERE holds.variant_id = stock.variant_id AND holds.state = 'held'
+                ORDER BY holds.expires_at
+                LIMIT 1
+            ) AS due_in_ms
+        FROM stock
+        WHERE stock.variant_id = ANY($1)
+        "#,
+        &uuids(variant_ids),
+    )
+    .fetch_all(tx)
+    .await
+}
+
+/// Writes one hold per order and variant, all with the same deadline.
+pub async fn insert(
+    tx: &mut PgConnection,
+    holds: &[Hold],
+    expires_at: OffsetDateTime,
+) -> sqlx::Result<()> {
+    let order_ids: Vec<Uuid> = holds.iter().map(|hold| hold.order_id.uuid()).collect();
+    let variant_ids: Vec<Uuid> = holds.iter().map(|hold| hold.variant_id.uuid()).collect();
+    let quantities: Vec<i64> = holds.iter().map(|hold| hold.quantity).collect();
+    sqlx::query!(
+        r#"
+        INSERT INTO holds (order_id, variant_id, quantity, expires_at)
+        SELECT hold.order_id, hold.variant_id, hold.quantity, $4
+        FROM unnest($1::uuid[], $2::uuid[], $3::bigint[])
+            AS hold (order_id, variant_id, quantity)
+        "#,
+        &order_ids,
+        &variant_ids,
+        &quantities,
+        expires_at,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Gives back every unit that the orders still hold. The stock rows are locked.
+pub(super) async fn release(
+    tx: &mut PgConnection,
+    order_ids: &[OrderId],
+) -> sqlx::Result<Vec<Hold>> {
+    sqlx::query_as!(
+        Hold,
+        r#"
+        UPDATE holds
+        SET state = 'released'
+        WHERE order_id = ANY($1) AND state = 'held'
+        RETURNING order_id, variant_id, quantity
+        "#,
+        &uuids(order_ids),
+    )
+    .fetch_all(tx)
+    .await
+}
+
+/// Moves the `reserved` counters as the movements into and out of `held` say. The rows are locked.
+pub async fn change_reserved(tx: &mut PgConnection, movements: &[Movement]) -> sqlx::Result<()> {
+    let mut deltas = BTreeMap::<Uuid, i64>::new();
+    for movement in movements {
+        let delta = deltas.entry(movement.variant_id.uuid()).or_default();
+        if movement.to == Account::Held {
+            *delta += movement.quantity;
+        }
+        if movement.from == Account::Held {
+            *delta -= movement.quantity;
+        }
+    }
+    let (variant_ids, deltas): (Vec<_>, Vec<_>) = deltas.into_iter().unzip();
+    sqlx::query!(
+        r#"
+        UPDATE stock
+        SET reserved = stock.reserved + change.delta
+        FROM unnest($1::uuid[], $2::bigint[]) AS change (variant_id, delta)
+        WHERE stock.variant_id = change.variant_id
+        "#,
+        &variant_ids,
+        &deltas,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Appends the movements to the stock ledger.
+pub async fn record_movements(tx: &mut PgConnection, movements: &[Movement]) -> sqlx::Result<()> {
+    let ids: Vec<Uuid> = movements.iter().map(|_| Uuid::now_v7()).collect();
+    let variant_ids: Vec<Uuid> = movements.iter().map(|row| row.variant_id.uuid()).collect();
+    let from: Vec<&str> = movements.iter().map(|row| row.from.name()).collect();
+    let to: Vec<&str> = movements.iter().map(|row| row.to.name()).collect();
+    let quantities: Vec<i64> = movements.iter().map(|row| row.quantity).collect();
+    let causes: Vec<&str> = movements.iter().map(|row| row.cause.name()).collect();
+    let cause_ids: Vec<Uuid> = movements.iter().map(|row| row.cause_id).collect();
+    let actor_ids: Vec<Option<Uuid>> = movements.iter().map(|row| row.actor_id).collect();
+    sqlx::query!(
+        r#"
+        INSERT INTO stock_ledger
+            (id, variant_id, from_account, to_account, quantity, cause, cause_id, actor_id)
+        SELECT *
+        FROM unnest(
+            $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::uuid[],
+            $8::uuid[]
+        )
+        "#,
+        &ids,
+        &variant_ids,
+        &from as &[&str],
+        &to as &[&str],
+        &quantities,
+        &causes as &[&str],
+        &cause_ids,
+        &actor_ids as &[Option<Uuid>],
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+fn uuids<I: Copy + Into<Uuid>>(ids: &[I]) -> Vec<Uuid> {
+    ids.iter().map(|&id| id.into()).collect()
+}
+
+/// Every variant whose counters differ from the sums of its ledger.
+pub(in crate::inventory) async fn differences(
+    db: impl PgExecutor<'_>,
+) -> sqlx::Result<Vec<Difference>> {
+    let rows = sqlx::query!(
+        r#"
+        WITH moved AS (
+            SELECT variant_id, to_account AS account, quantity FROM stock_ledger
+            UNION ALL
+            SELECT variant_id, from_account, -quantity FROM stock_ledger
+        ), sums AS (
+            SELECT
+                variant_id,
+                sum(quantity) FILTER (WHERE account IN ('available', 'held')) AS on_hand,
+                sum(quantity) FILTER (WHERE account = 'held') AS reserved
+            FROM moved
+            GROUP BY variant_id
+        )
+        SELECT
+            stock.variant_id,
+            stock.on_hand,
+            stock.reserved,
+            coalesce(sums.on_hand, 0)::bigint AS "ledger_on_hand!",
+            coalesce(sums.reserved, 0)::bigint AS "ledger_reserved!"
+        FROM stock
+        LEFT JOIN sums ON sums.variant_id = stock.variant_id
+        WHERE stock.on_hand <> coalesce(sums.on_hand, 0)
+            OR stock.reserved <> coalesce(sums.reserved, 0)
+        ORDER BY stock.variant_id
+        LIMIT 1000
+        "#,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Difference {
+            variant_id: row.variant_id,
+            on_hand: row.on_hand,
+            reserved: row.reserved,
+            ledger_on_hand: row.ledger_on_hand,
+            ledger_reserved: row.ledger_reserved,
+        })
+        .collect())
+}
+
+/// How the variant's counters differ from the sums of its ledger, if they do.
+pub(in crate::inventory) async fn difference(
+    db: impl PgExecutor<'_>,
+    variant_id: VariantId,
+) -> sqlx::Result<Option<Difference>> {
+    sqlx::query_as!(
+        Difference,
+        r#"
+        SELECT
+            stock.variant_id,
+            stock.on_hand,
+            stock.reserved,
+            sums.on_hand AS "ledger_on_hand!",
+            sums.reserved AS "ledger_reserved!"
+        FROM stock
+        CROSS JOIN LATERAL (
+            SELECT
+                coalesce(sum(
+                    (to_account IN ('available', 'held'))::int * quantity
+                    - (from_account IN ('available', 'held'))::int * quantity
+                ), 0)::bigint AS on_hand,
+                coalesce(sum(
+                    (to_account = 'held')::int * quantity - (from_account = 'held')::int * quantity
+                ), 0)::bigint AS reserved
+            FROM stock_ledger
+            WHERE stock_ledger.variant_id = stock.variant_id
+        ) AS sums
+        WHERE stock.variant_id = $1
+            AND (stock.on_hand <> sums.on_hand OR stock.reserved <> sums.reserved)
+        "#,
+        variant_id as VariantId,
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Sets the counters of a locked row to what the ledger says.
+pub(in crate::inventory) async fn set_counters(
+    tx: &mut PgConnection,
+    difference: &Difference,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        UPDATE stock
+        SET on_hand = $2, reserved = $3
+        WHERE variant_id = $1
+        "#,
+        difference.variant_id as VariantId,
+        difference.ledger_on_hand,
+        difference.ledger_reserved,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}

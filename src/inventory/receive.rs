@@ -1,0 +1,105 @@
+use serde_json::Value;
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::{
+    InventoryError,
+    holds::{self, Account, Cause, Movement},
+    store,
+};
+use crate::{
+    idempotency::{self, ClaimKey, Fingerprint, Key, KeyError, NewRecord},
+    kernel::{UserId, VariantId, rerun},
+};
+
+/// Units of one variant that came in from a supplier.
+#[derive(Debug, Clone)]
+pub struct ReceiveStock {
+    /// Also the cause of the ledger's row.
+    pub receipt_id: Uuid,
+    pub variant_id: VariantId,
+    /// 1 to [`ReceiveStock::QUANTITY_MAX`].
+    pub quantity: i64,
+    pub staff_id: UserId,
+    pub key: Key,
+}
+
+impl ReceiveStock {
+    /// More than a lorry carries: a larger number is a slip of the finger.
+    pub const QUANTITY_MAX: i64 = 1_000_000;
+
+    const OPERATION: &'static str = "receiveStock";
+
+    fn claim(&self) -> ClaimKey<'_> {
+        let owner_id = self.staff_id.into();
+        ClaimKey { owner_id, operation: Self::OPERATION, key: &self.key }
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(format!("{} {}", self.variant_id, self.quantity).as_bytes())
+    }
+}
+
+/// A receipt that was booked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    pub receipt_id: Uuid,
+    /// An earlier request with the same key booked it.
+    pub replayed: bool,
+}
+
+/// Puts the units on sale. A second call with the same key adds nothing and returns the first receipt.
+pub async fn receive_stock(
+    db: &PgPool,
+    receipt: &ReceiveStock,
+) -> Result<Received, InventoryError> {
+    rerun(|| receive(db, receipt), cause).await
+}
+
+fn cause(error: &InventoryError) -> Option<&sqlx::Error> {
+    match error {
+        InventoryError::Database(error) => Some(error),
+        InventoryError::UnknownVariant(_) | InventoryError::Key(_) => None,
+    }
+}
+
+async fn receive(db: &PgPool, receipt: &ReceiveStock) -> Result<Received, InventoryError> {
+    let mut tx = db.begin().await?;
+    let outcome = book(&mut tx, receipt).await;
+    match &outcome {
+        Ok(Received { replayed: false, .. }) => tx.commit().await?,
+        // Not left to the drop, which would keep the key claimed for a moment after the answer.
+        Ok(Received { replayed: true, .. }) | Err(_) => tx.rollback().await?,
+    }
+    outcome
+}
+
+async fn book(tx: &mut PgConnection, receipt: &ReceiveStock) -> Result<Received, InventoryError> {
+    let (claim, fingerprint) = (receipt.claim(), receipt.fingerprint());
+    if idempotency::claim(&mut *tx, &[claim]).await? != [true] {
+        return Err(KeyError::InFlight.into());
+    }
+    let recorded = idempotency::find(&mut *tx, &[claim]).await?;
+    if let Some(recorded) = recorded.into_iter().flatten().next() {
+        recorded.check(fingerprint)?;
+        return Ok(Received { receipt_id: recorded.subject_id, replayed: true });
+    }
+
+    let ReceiveStock { receipt_id, variant_id, quantity, staff_id, .. } = *receipt;
+    if !store::add(&mut *tx, variant_id, quantity).await? {
+        return Err(InventoryError::UnknownVariant(variant_id));
+    }
+    let movement = Movement {
+        variant_id,
+        from: Account::Supplier,
+        to: Account::Available,
+        quantity,
+        cause: Cause::Receipt,
+        cause_id: receipt_id,
+        actor_id: Some(staff_id.uuid()),
+    };
+    holds::store::record_movements(&mut *tx, &[movement]).await?;
+    let record = NewRecord { claim, fingerprint, subject_id: receipt_id, answer: Value::Null };
+    idempotency::record(&mut *tx, &[record]).await?;
+    Ok(Received { receipt_id, replayed: false })
+}

@@ -1,0 +1,36 @@
+//! Holding the counters against the ledger.
+
+use sqlx::PgPool;
+
+use super::holds::store;
+use crate::kernel::VariantId;
+
+/// A variant whose counters are not what its ledger adds up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Difference {
+    pub variant_id: VariantId,
+    pub on_hand: i64,
+    pub reserved: i64,
+    pub ledger_on_hand: i64,
+    pub ledger_reserved: i64,
+}
+
+/// Finds every variant whose counters differ from its ledger, in one snapshot.
+pub async fn recount(db: &PgPool) -> sqlx::Result<Vec<Difference>> {
+    store::differences(db).await
+}
+
+/// Sets the variant's counters to what its ledger adds up to; returns what they were before, or
+/// `None` if nothing differed.
+///
+/// The stock row is locked before the ledger is added up, so that no movement slips in between.
+pub async fn repair(db: &PgPool, variant_id: VariantId) -> sqlx::Result<Option<Difference>> {
+    let mut tx = db.begin().await?;
+    store::lock_stock(&mut tx, &[variant_id]).await?;
+    let difference = store::difference(&mut *tx, variant_id).await?;
+    if let Some(difference) = difference {
+        store::set_counters(&mut tx, &difference).await?;
+    }
+    tx.commit().await?;
+    Ok(difference)
+}

@@ -1,0 +1,17 @@
+//! What every slice shares and no slice owns: identifiers, money, errors, batching. No domain, no I/O.
+
+pub mod batch;
+pub mod database;
+pub mod email;
+pub mod failpoint;
+pub mod fault;
+pub mod id;
+pub mod money;
+pub mod rerun;
+pub mod time;
+
+pub use email::{EmailAddress, InvalidEmail};
+pub use fault::{Class, Detail, Fault};
+pub use id::{GuestId, OrderId, OwnerId, ProductId, UserId, VariantId};
+pub use money::{Currency, Money, MoneyError};
+pub use rerun::rerun;

@@ -1,0 +1,407 @@
+//! The SQL of orders. Writing functions take a slice of orders and are one statement each.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::{PgConnection, PgExecutor};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Event, NewOrder, Status};
+use crate::kernel::{OrderId, OwnerId};
+
+/// The moments of a slice of orders that the database decided.
+#[derive(Debug, Clone, Copy)]
+pub struct Placed {
+    pub placed_at: OffsetDateTime,
+    pub expires_at: OffsetDateTime,
+}
+
+/// Writes the orders and returns when they were placed and when they expire, the same for all.
+///
+/// The deadline is `hold` from now by the database's clock, rounded up to a whole second, so that
+/// orders share deadlines.
+pub async fn insert(
+    tx: &mut PgConnection,
+    orders: &[NewOrder<'_>],
+    hold: Duration,
+) -> sqlx::Result<Option<Placed>> {
+    let ids: Vec<Uuid> = orders.iter().map(|order| order.id.uuid()).collect();
+    let numbers: Vec<&str> = orders.iter().map(|order| order.number.as_str()).collect();
+    let owners: Vec<Uuid> = orders.iter().map(|order| order.owner_id.uuid()).collect();
+    let emails: Vec<&str> = orders.iter().map(|order| order.email).collect();
+    let addresses: Vec<&Value> = orders.iter().map(|order| order.shipping_address).collect();
+    let addresses: Vec<_> = addresses.into_iter().map(sqlx::types::Json).collect();
+    let currencies: Vec<&str> =
+        orders.iter().map(|order| order.totals.total.currency().code()).collect();
+    let subtotals: Vec<i64> = orders.iter().map(|order| order.totals.subtotal.minor()).collect();
+    let discounts: Vec<i64> = orders.iter().map(|order| order.totals.discount.minor()).collect();
+    let shippings: Vec<i64> = orders.iter().map(|order| order.totals.shipping.minor()).collect();
+    let taxes: Vec<i64> = orders.iter().map(|order| order.totals.tax.minor()).collect();
+    let totals: Vec<i64> = orders.iter().map(|order| order.totals.total.minor()).collect();
+    let hold_ms = i64::try_from(hold.as_millis()).unwrap_or(i64::MAX);
+    sqlx::query_as!(
+        Placed,
+        r#"
+        WITH written AS (
+            INSERT INTO orders (
+                id, number, owner_id, email, shipping_address, currency, subtotal_minor,
+                discount_minor, shipping_minor, tax_minor, total_minor, expires_at
+            )
+            SELECT
+                new.*,
+                to_timestamp(ceil(extract(epoch FROM now() + $12::bigint * interval '1 millisecond')))
+            FROM unnest(
+                $1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::jsonb[], $6::text[],
+                $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[]
+            ) AS new
+            RETURNING placed_at, expires_at
+        )
+        SELECT placed_at, expires_at FROM written LIMIT 1
+        "#,
+        &ids,
+        &numbers as &[&str],
+        &owners,
+        &emails as &[&str],
+        &addresses as &[sqlx::types::Json<&Value>],
+        &currencies as &[&str],
+        &subtotals,
+        &discounts,
+        &shippings,
+        &taxes,
+        &totals,
+        hold_ms,
+    )
+    .fetch_optional(tx)
+    .await
+}
+
+/// Writes the lines of the orders, in the order in which the shopper gave them.
+pub async fn insert_lines(tx: &mut PgConnection, orders: &[NewOrder<'_>]) -> sqlx::Result<()> {
+    let lines = || orders.iter().flat_map(|order| (1_i32..).zip(order.lines));
+    let order_ids: Vec<Uuid> = orders
+        .iter()
+        .flat_map(|order| std::iter::repeat_n(order.id.uuid(), order.lines.len()))
+        .collect();
+    let positions: Vec<i32> = lines().map(|(position, _)| position).collect();
+    let variants: Vec<Uuid> = lines().map(|(_, line)| line.variant_id.uuid()).collect();
+    let skus: Vec<&str> = lines().map(|(_, line)| line.sku.as_str()).collect();
+    let titles: Vec<&str> = lines().map(|(_, line)| line.title.as_str()).collect();
+    let quantities: Vec<i64> = lines().map(|(_, line)| line.quantity).collect();
+    let prices: Vec<i64> = lines().map(|(_, line)| line.unit_price.minor()).collect();
+    sqlx::query!(
+        r#"
+        INSERT INTO order_lines
+            (order_id, position, variant_id, sku, title, quantity, unit_price_minor)
+        SELECT *
+        FROM unnest(
+            $1::uuid[], $2::integer[], $3::uuid[], $4::text[], $5::text[], $6::bigint[],
+            $7::bigint[]
+        )
+        "#,
+        &order_ids,
+        &positions,
+        &variants,
+        &skus as &[&str],
+        &titles as &[&str],
+        &quantities,
+        &prices,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Opens the timelines of the orders.
+pub async fn insert_placed_events(tx: &mut PgConnection, ids: &[OrderId]) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        INSERT INTO order_events (order_id, sequence, kind, status)
+        SELECT id, 1, 'placed', 'awaiting_payment'
+        FROM unnest($1::uuid[]) AS placed (id)
+        "#,
+        &uuids(ids),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// An order as it stands under its lock.
+#[derive(Debug, Clone, Copy)]
+pub struct Locked {
+    pub id: OrderId,
+    pub status: Status,
+}
+
+/// Locks the owner's order; `None` where the owner has no such order.
+pub async fn lock_owned(
+    tx: &mut PgConnection,
+    id: OrderId,
+    owner_id: OwnerId,
+) -> sqlx::Result<Option<Locked>> {
+    let row = sqlx::query!(
+        r#"
+        SELECT id, status
+        FROM orders
+        WHERE id = $1 AND owner_id = $2
+        FOR NO KEY UPDATE
+        "#,
+        id as OrderId,
+        owner_id as OwnerId,
+    )
+    .fetch_optional(tx)
+    .await?;
+    row.map(|row| Ok(Locked { id: row.id, status: status(&row.status)? })).transpose()
+}
+
+/// Locks up to `limit` orders whose deadline has passed, the oldest deadline first.
+///
+/// Orders that somebody else has locked are left out: whoever has them decides their fate.
+pub async fn lock_overdue(tx: &mut PgConnection, limit: i64) -> sqlx::Result<Vec<OrderId>> {
+    sqlx::query_scalar!(
+        r#"
+        SELECT id
+        FROM orders
+        WHERE status = 'awaiting_payment' AND expires_at <= statement_timestamp()
+        ORDER BY expires_at
+        LIMIT $1
+        FOR NO KEY UPDATE SKIP LOCKED
+        "#,
+        limit,
+    )
+    .fetch_all(tx)
+    .await
+}
+
+/// Moves the locked orders to `status` and notes the event, with one detail each, on their timelines.
+pub async fn transition(
+    tx: &mut PgConnection,
+    ids: &[OrderId],
+    event: Event,
+    status: Status,
+    details: &[Value],
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        WITH moved AS (
+            UPDATE orders
+            SET status = $4
+            FROM unnest($1::uuid[], $2::jsonb[]) AS change (id, detail)
+            WHERE orders.id = change.id
+            RETURNING orders.id, change.detail
+        )
+        INSERT INTO order_events (order_id, sequence, kind, status, detail)
+        SELECT
+            moved.id,
+            1 + (SELECT max(sequence) FROM order_events WHERE order_id = moved.id),
+            $3,
+            $4,
+            moved.detail
+        FROM moved
+        "#,
+        &uuids(ids),
+        details,
+        event.name(),
+        status.name(),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// What may change about an order after it was placed, and how far off its deadline is.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    pub id: OrderId,
+    pub status: Status,
+    pub expires_at: OffsetDateTime,
+    pub expires_in_ms: i64,
+}
+
+/// Where the orders stand now.
+pub async fn standings(db: impl PgExecutor<'_>, ids: &[OrderId]) -> sqlx::Result<Vec<Standing>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT
+            id,
+            status,
+            expires_at,
+            floor(extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint
+                AS "expires_in_ms!"
+        FROM orders
+        WHERE id = ANY($1)
+        "#,
+        &uuids(ids),
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Standing {
+                id: row.id,
+                status: status(&row.status)?,
+                expires_at: row.expires_at,
+                expires_in_ms: row.expires_in_ms,
+            })
+        })
+        .collect()
+}
+
+/// An order's row as it is stored.
+#[derive(Debug, Clone)]
+pub(super) struct OrderRow {
+    pub(super) id: OrderId,
+    pub(super) number: String,
+    pub(super) status: String,
+    pub(super) email: String,
+    pub(super) shipping_address: Value,
+    pub(super) currency: String,
+    pub(super) subtotal_minor: i64,
+    pub(super) discount_minor: i64,
+    pub(super) shipping_minor: i64,
+    pub(super) tax_minor: i64,
+    pub(super) total_minor: i64,
+    pub(super) placed_at: OffsetDateTime,
+    pub(super) expires_at: OffsetDateTime,
+    pub(super) expires_in_ms: i64,
+}
+
+pub(super) async fn find_owned(
+    db: impl PgExecutor<'_>,
+    id: OrderId,
+    owner_id: OwnerId,
+) -> sqlx::Result<Option<OrderRow>> {
+    sqlx::query_as!(
+        OrderRow,
+        r#"
+        SELECT
+            id, number, status, email, shipping_address, currency, subtotal_minor, discount_minor,
+            shipping_minor, tax_minor, total_minor, placed_at, expires_at,
+            floor(extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint
+                AS "expires_in_ms!"
+        FROM orders
+        WHERE id = $1 AND owner_id = $2
+        "#,
+        id as OrderId,
+        owner_id as OwnerId,
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// The order whoever owns it, for work that no shopper asked for.
+pub(super) async fn find(db: impl PgExecutor<'_>, id: OrderId) -> sqlx::Result<Option<OrderRow>> {
+    sqlx::query_as!(
+        OrderRow,
+        r#"
+        SELECT
+            id, number, status, email, shipping_address, currency, subtotal_minor, discount_minor,
+            shipping_minor, tax_minor, total_minor, placed_at, expires_at,
+            floor(extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint
+                AS "expires_in_ms!"
+        FROM orders
+        WHERE id = $1
+        "#,
+        id as OrderId,
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// The owner's orders placed before `before`, the newest first.
+pub(super) async fn list_owned(
+    db: impl PgExecutor<'_>,
+    owner_id: OwnerId,
+    before: Option<Uuid>,
+    limit: i64,
+) -> sqlx::Result<Vec<OrderRow>> {
+    sqlx::query_as!(
+        OrderRow,
+        r#"
+        SELECT
+            id, number, status, email, shipping_address, currency, subtotal_minor, discount_minor,
+            shipping_minor, tax_minor, total_minor, placed_at, expires_at,
+            floor(extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint
+                AS "expires_in_ms!"
+        FROM orders
+        WHERE owner_id = $1 AND ($2::uuid IS NULL OR id < $2)
+        ORDER BY id DESC
+        LIMIT $3
+        "#,
+        owner_id as OwnerId,
+        before,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct LineRow {
+    pub(super) order_id: OrderId,
+    pub(super) variant_id: crate::kernel::VariantId,
+    pub(super) sku: String,
+    pub(super) title: String,
+    pub(super) quantity: i64,
+    pub(super) unit_price_minor: i64,
+}
+
+/// The lines of the orders, in their order. At most 50 an order, as the checkout allows no more.
+pub(super) async fn lines(
+    db: impl PgExecutor<'_>,
+    order_ids: &[OrderId],
+) -> sqlx::Result<Vec<LineRow>> {
+    sqlx::query_as!(
+        LineRow,
+        r#"
+        SELECT order_id, variant_id, sku, title, quantity, unit_price_minor
+        FROM order_lines
+        WHERE order_id = ANY($1)
+        ORDER BY order_id, position
+        "#,
+        &uuids(order_ids),
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// The order's timeline, the oldest entry first.
+pub(super) async fn timeline(
+    db: impl PgExecutor<'_>,
+    id: OrderId,
+) -> sqlx::Result<Vec<super::TimelineEntry>> {
+    sqlx::query_as!(
+        super::TimelineEntry,
+        r#"
+        SELECT kind, status, detail, recorded_at
+        FROM order_events
+        WHERE order_id = $1
+        ORDER BY sequence
+        LIMIT 1000
+        "#,
+        id as OrderId,
+    )
+    .fetch_all(db)
+    .await
+}
+
+fn status(name: &str) -> sqlx::Result<Status> {
+    name.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+fn uuids(ids: &[OrderId]) -> Vec<Uuid> {
+    ids.iter().map(|id| id.uuid()).collect()
+}
+
+/// How far off the second is by the database's clock, in milliseconds; negative when it has passed.
+pub async fn milliseconds_until(db: impl PgExecutor<'_>, epoch_second: i64) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"
+        SELECT ceil(($1::bigint - extract(epoch FROM clock_timestamp())) * 1000)::bigint AS "ms!"
+        "#,
+        epoch_second,
+    )
+    .fetch_one(db)
+    .await
+}
