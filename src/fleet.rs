@@ -8,7 +8,7 @@
 //! The sweep alone would release every hold, and the overdue rows alone would start every job: the
 //! wake-ups only make both prompt.
 
-use std::{error::Error, panic::AssertUnwindSafe, time::Duration};
+use std::{error::Error, mem, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
 use jobs::{
@@ -192,19 +192,28 @@ impl Background {
     {
         let (cx, pulse, shutdown) = (self.cx.clone(), self.pulse.clone(), self.shutdown.clone());
         self.tasks.spawn(async move {
+            let mut is_failing = false;
             let mut clock = interval(period);
             // A slow step is not followed by a burst.
             clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while shutdown.run_until_cancelled(clock.tick()).await.is_some() {
                 let step = AssertUnwindSafe(step(cx.clone(), pulse.clone())).catch_unwind();
                 let failure = match timeout(STEP_MAX, step).await {
-                    Ok(Ok(Ok(()))) => continue,
+                    Ok(Ok(Ok(()))) => {
+                        if mem::take(&mut is_failing) {
+                            tracing::info!(task, "a background task succeeds again");
+                        }
+                        continue;
+                    }
                     Ok(Ok(Err(error))) => error,
                     Ok(Err(_)) => "it panicked".into(),
                     Err(_) => "it took too long".into(),
                 };
                 metrics::counter!("background_failures_total", "task" => task).increment(1);
-                tracing::warn!(task, error = %failure, "a background task failed; it goes on");
+                // Said once: with Redis away it would fail every few seconds.
+                if !mem::replace(&mut is_failing, true) {
+                    tracing::warn!(task, error = %failure, "a background task failed; it goes on");
+                }
             }
         });
     }
