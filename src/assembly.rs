@@ -80,7 +80,7 @@ pub fn app(
 /// The OpenAPI document of the whole API.
 pub fn openapi() -> String {
     let json = service(Described::<Apis>(PhantomData)).spec();
-    document::seal(&json).expect("the framework writes JSON")
+    document::complete(&json).expect("the framework writes JSON")
 }
 
 fn service<T: OpenApi>(apis: T) -> OpenApiService<T, ()> {
@@ -115,4 +115,38 @@ impl<T: OpenApi> OpenApi for Described<T> {
     }
 
     fn add_routes(self, _routes: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn every_operation_has_a_name_and_its_failures() {
+        let document: Value = serde_json::from_str(&openapi()).unwrap();
+
+        let paths = document["paths"].as_object().unwrap();
+        for (path, operations) in paths {
+            for (method, operation) in operations.as_object().unwrap() {
+                assert!(operation["operationId"].is_string(), "{method} {path}");
+                let content = &operation["responses"]["default"]["content"];
+                assert!(content["application/problem+json"].is_object(), "{method} {path}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_page_shows_the_document_and_loads_nothing_from_elsewhere() {
+        let json = openapi();
+
+        let response = docs(&json).get_response(poem::Request::default()).await;
+
+        let policy = response.header("content-security-policy").unwrap().to_owned();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("http"));
+        let page = response.into_body().into_string().await.unwrap();
+        assert!(page.contains(&json));
+        assert!(!page.contains("<script src") && !page.contains("<link "));
+    }
 }

@@ -19,11 +19,8 @@ use jobs::{
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{
-    checkout,
-    context::Context,
-    worker::{Crew, Pulse},
-};
+pub use crate::worker::Pulse;
+use crate::{checkout, context::Context, worker::Crew};
 
 /// A deadline whose wake-up was lost is noticed this much later.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);

@@ -166,7 +166,16 @@ impl Wire {
         tasks: impl IntoIterator<Item = &Task<Vec<u8>>>,
     ) -> Result<(), QueueError> {
         let tasks: Vec<_> = tasks.into_iter().cloned().collect();
-        let pushed = limited(self.queue(lane).push(&tasks)).await;
+        let queue = self.queue(lane);
+        let pushed = limited(async {
+            // The first call after a restart of Redis meets the old connection, and only its failure
+            // makes a new one. A wake-up that is sent twice does no harm.
+            match queue.push(&tasks).await {
+                Ok(()) => Ok(()),
+                Err(_) => queue.push(&tasks).await,
+            }
+        })
+        .await;
         let outcome = if pushed.is_ok() { "sent" } else { "lost" };
         metrics::counter!("wake_ups_total", "lane" => lane.name(), "outcome" => outcome)
             .increment(tasks.len() as u64);

@@ -2,8 +2,8 @@ use std::process::ExitCode;
 
 use holdfast::{
     boot::{self, Ending, Process},
-    config, fleet,
-    worker::Pulse,
+    config,
+    fleet::{self, Pulse},
 };
 use secrecy::ExposeSecret;
 

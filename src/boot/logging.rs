@@ -11,7 +11,9 @@ use crate::config::LogFormat;
 
 /// Sends everything that is logged to the standard output, panics included.
 pub(super) fn start(filter: &str, format: LogFormat) {
-    let subscriber = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter));
+    // It reports every connection that Redis drops as an error; our transport says it once, in our words.
+    let filter = EnvFilter::new(format!("apalis_core=off,{filter}"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter);
     match format {
         LogFormat::Json => subscriber.json().flatten_event(true).with_span_list(false).init(),
         LogFormat::Text => subscriber.with_ansi(stdout().is_terminal()).init(),

@@ -202,6 +202,8 @@ impl AuthApi {
     }
 
     /// Who am I
+    ///
+    /// The account that the access token stands for. A guest has none.
     #[oai(path = "/me", method = "get", operation_id = "getMe")]
     async fn me(&self, customer: Customer) -> Result<MeResponse, Problem> {
         let account = super::find_user(&self.callers.db, customer.user_id()).await?;

@@ -158,7 +158,7 @@ mod tests {
             },
             placed_at: datetime!(2026-11-01 12:00 UTC),
             expires_at: datetime!(2026-11-01 12:15 UTC),
-            expires_in: Duration::from_secs(900),
+            expires_in: Duration::from_mins(15),
         }
     }
 

@@ -102,18 +102,27 @@ impl Route {
     }
 }
 
-/// Writes into the document what holds for every object that a client sends: no other fields.
-///
-/// The framework refuses them and does not say so.
-pub fn seal(json: &str) -> serde_json::Result<String> {
+/// Writes into the document what holds for all operations and the framework does not say: objects
+/// that a client sends have no other fields, and every request can end in a problem.
+pub fn complete(json: &str) -> serde_json::Result<String> {
     let mut document: Value = serde_json::from_str(json)?;
+    let schemas = document["components"]["schemas"].take();
     let mut sent = Vec::new();
-    let operations = document["paths"].as_object().into_iter().flatten();
-    for (_, operation) in operations.filter_map(|(_, path)| path.as_object()).flatten() {
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    for (_, operation) in paths.filter_map(|(_, path)| path.as_object_mut()).flatten() {
         if let Some(body) = body_schema(operation) {
-            name_references(body, &document["components"]["schemas"], &mut sent);
+            name_references(body, &schemas, &mut sent);
+        }
+        if operation["responses"]["default"].is_null() {
+            operation["responses"]["default"] = json!({
+                "description": "The request failed; `code` says why.",
+                "content": { "application/problem+json": {
+                    "schema": { "$ref": "#/components/schemas/Problem" },
+                } },
+            });
         }
     }
+    document["components"]["schemas"] = schemas;
     for name in sent {
         let schema = &mut document["components"]["schemas"][name];
         if schema["properties"].is_object() {
@@ -385,11 +394,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_sealed_and_what_is_answered_is_not() {
+    fn what_is_sent_has_no_other_fields_and_every_request_may_fail() {
         let document = json!({
             "paths": { "/": { "post": {
                 "requestBody": { "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Sent" } } } },
-                "responses": { "$ref": "#/components/schemas/Answered" },
+                "responses": { "200": { "$ref": "#/components/schemas/Answered" } },
             } } },
             "components": { "schemas": {
                 "Sent": { "properties": { "a": { "items": { "$ref": "#/components/schemas/Inner" } } } },
@@ -398,12 +407,14 @@ mod tests {
             } },
         });
 
-        let sealed: Value = serde_json::from_str(&seal(&document.to_string()).unwrap()).unwrap();
+        let json = complete(&document.to_string()).unwrap();
 
-        let schemas = &sealed["components"]["schemas"];
+        let document: Value = serde_json::from_str(&json).unwrap();
+        let schemas = &document["components"]["schemas"];
         assert_eq!(schemas["Sent"]["additionalProperties"], false);
         assert_eq!(schemas["Inner"]["additionalProperties"], false);
         assert_eq!(schemas["Answered"]["additionalProperties"], Value::Null);
+        assert!(document["paths"]["/"]["post"]["responses"]["default"].is_object());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! A database of its own for each test, keys of its own in Redis, and jobs to stage.
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
     panic::{AssertUnwindSafe, resume_unwind},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -118,37 +118,39 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
     }
 }
 
-/// A Redis server that a test may flush and stop.
+/// A Redis server that a test may flush and stop, by `./dev redis`.
 pub(crate) struct OwnRedis {
-    port: u16,
+    folder: PathBuf,
     server: Option<Child>,
 }
 
 impl OwnRedis {
-    /// Chooses an address; nobody answers there yet.
-    pub(crate) fn absent() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        Self { port: listener.local_addr().unwrap().port(), server: None }
+    /// Has an address; nobody answers there yet.
+    pub(crate) async fn absent() -> Self {
+        let mut redis = Self::started().await;
+        redis.stop();
+        redis
     }
 
     pub(crate) async fn started() -> Self {
-        let mut redis = Self::absent();
+        let folder = std::env::temp_dir().join(format!("holdfast-redis-{}", Uuid::now_v7()));
+        let mut redis = Self { folder, server: None };
         redis.start().await;
         redis
     }
 
     pub(crate) async fn start(&mut self) {
-        let server = ["redis-server", "valkey-server"].into_iter().find_map(|program| {
-            Command::new(program)
-                .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-                .args(["--save", "", "--appendonly", "no"])
-                .stdout(Stdio::null())
-                .spawn()
-                .ok()
-        });
-        self.server = Some(server.expect("redis-server or valkey-server is installed"));
-        let client = redis::Client::open(self.url()).unwrap();
+        let dev = concat!(env!("CARGO_MANIFEST_DIR"), "/../dev");
+        let server = Command::new(dev)
+            .arg("redis")
+            .arg(&self.folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.server = Some(server);
         eventually("the redis of the test starts", async || {
+            let Ok(client) = redis::Client::open(self.url()) else { return false };
             let Ok(mut redis) = client.get_multiplexed_async_connection().await else {
                 return false;
             };
@@ -164,14 +166,17 @@ impl OwnRedis {
         }
     }
 
+    /// Empty until the server has started once.
     fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        let url = std::fs::read_to_string(self.folder.join("url")).unwrap_or_default();
+        url.trim().to_owned()
     }
 }
 
 impl Drop for OwnRedis {
     fn drop(&mut self) {
         self.stop();
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 

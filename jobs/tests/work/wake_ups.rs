@@ -164,7 +164,7 @@ async fn a_row_that_somebody_works_on_is_not_pushed_until_its_lease_runs_out() {
 #[tokio::test]
 async fn rows_that_redis_did_not_take_are_tried_again_soon() {
     run(async |place| {
-        place.use_redis(&OwnRedis::absent());
+        place.use_redis(&OwnRedis::absent().await);
         let relay = place.relay();
         let id = place.stage(&orders(1), Delay::NONE).await.ids()[0];
         place.age_wake_ups().await;
@@ -342,7 +342,7 @@ async fn a_flushed_redis_loses_nothing_but_time() {
 #[tokio::test]
 async fn redis_may_be_away_at_the_start_and_go_away_again() {
     run(async |place| {
-        let mut redis = OwnRedis::absent();
+        let mut redis = OwnRedis::absent().await;
         place.use_redis(&redis);
         let relay = place.relay();
         let worker = Worker::mailer(place);
@@ -371,6 +371,11 @@ async fn redis_may_be_away_at_the_start_and_go_away_again() {
         })
         .await;
         all_done(place, 20).await;
+
+        redis.stop();
+        redis.start().await;
+        relay.wake(place.stage(&orders(10), Delay::NONE).await);
+        all_done(place, 30).await;
         worker.stop().await.unwrap();
     })
     .await;
