@@ -16,11 +16,17 @@ use jobs::{
     notifications::{SendOrderReceived, SendReservationExpired},
     transport::{self, LaneSpec, RunError, Wake},
 };
+use secrecy::ExposeSecret;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::worker::Pulse;
-use crate::{checkout, context::Context, worker::Crew};
+use crate::{
+    boot::{self, Ending},
+    checkout, config,
+    context::Context,
+    worker::Crew,
+};
 
 /// A deadline whose wake-up was lost is noticed this much later.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
@@ -60,6 +66,37 @@ impl Process {
             Self::Mailer => &[Lane::Mail],
         }
     }
+}
+
+/// The reaper's main: works until the process is told to stop.
+pub async fn reaper(
+    process: boot::Process,
+    settings: config::Reaper,
+) -> Result<Ending, Box<dyn Error>> {
+    serve(Process::Reaper, process, &settings.common).await
+}
+
+/// The mailer's main: works until the process is told to stop.
+pub async fn mailer(
+    process: boot::Process,
+    settings: config::Mailer,
+) -> Result<Ending, Box<dyn Error>> {
+    serve(Process::Mailer, process, &settings.common).await
+}
+
+async fn serve(
+    what: Process,
+    process: boot::Process,
+    common: &config::Common,
+) -> Result<Ending, Box<dyn Error>> {
+    let pulse = Pulse::default();
+    process.liveness.ask({
+        let pulse = pulse.clone();
+        move || pulse.is_alive()
+    });
+    let redis_url = common.redis_url.expose_secret();
+    run(what, process.cx, redis_url, &common.queue_namespace, pulse, process.shutdown).await?;
+    Ok(Ending::Clean)
 }
 
 /// Works until `shutdown`, then ends what was begun; an error means that something was left behind.

@@ -3,17 +3,8 @@
 use sqlx::PgPool;
 
 use super::holds::store;
+pub use super::holds::store::Difference;
 use crate::kernel::VariantId;
-
-/// A variant whose counters are not what its ledger adds up to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Difference {
-    pub variant_id: VariantId,
-    pub on_hand: i64,
-    pub reserved: i64,
-    pub ledger_on_hand: i64,
-    pub ledger_reserved: i64,
-}
 
 /// Finds every variant whose counters differ from its ledger, in one snapshot.
 pub async fn recount(db: &PgPool) -> sqlx::Result<Vec<Difference>> {

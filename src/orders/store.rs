@@ -267,10 +267,11 @@ pub(super) struct OrderRow {
     pub(super) expires_in_ms: i64,
 }
 
-pub(super) async fn find_owned(
+/// The order, if it is the owner's; whoever's it is where no owner is named.
+pub(super) async fn find(
     db: impl PgExecutor<'_>,
     id: OrderId,
-    owner_id: OwnerId,
+    owner_id: Option<OwnerId>,
 ) -> sqlx::Result<Option<OrderRow>> {
     sqlx::query_as!(
         OrderRow,
@@ -281,29 +282,10 @@ pub(super) async fn find_owned(
             floor(extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint
                 AS "expires_in_ms!"
         FROM orders
-        WHERE id = $1 AND owner_id = $2
+        WHERE id = $1 AND ($2::uuid IS NULL OR owner_id = $2)
         "#,
         id as OrderId,
-        owner_id as OwnerId,
-    )
-    .fetch_optional(db)
-    .await
-}
-
-/// The order whoever owns it, for work that no shopper asked for.
-pub(super) async fn find(db: impl PgExecutor<'_>, id: OrderId) -> sqlx::Result<Option<OrderRow>> {
-    sqlx::query_as!(
-        OrderRow,
-        r#"
-        SELECT
-            id, number, status, email, shipping_address, currency, subtotal_minor, discount_minor,
-            shipping_minor, tax_minor, total_minor, placed_at, expires_at,
-            floor(extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint
-                AS "expires_in_ms!"
-        FROM orders
-        WHERE id = $1
-        "#,
-        id as OrderId,
+        owner_id.map(OwnerId::uuid),
     )
     .fetch_optional(db)
     .await

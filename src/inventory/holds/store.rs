@@ -7,10 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Account, Hold, Movement};
-use crate::{
-    inventory::recount::Difference,
-    kernel::{OrderId, VariantId},
-};
+use crate::kernel::{OrderId, VariantId};
 
 /// The counters of one variant, as they stand under its lock.
 #[derive(Debug, Clone, Copy)]
@@ -246,6 +243,16 @@ pub async fn record_movements(tx: &mut PgConnection, movements: &[Movement]) -> 
 
 fn uuids<I: Copy + Into<Uuid>>(ids: &[I]) -> Vec<Uuid> {
     ids.iter().map(|&id| id.into()).collect()
+}
+
+/// A variant whose counters are not what its ledger adds up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Difference {
+    pub variant_id: VariantId,
+    pub on_hand: i64,
+    pub reserved: i64,
+    pub ledger_on_hand: i64,
+    pub ledger_reserved: i64,
 }
 
 /// Every variant whose counters differ from the sums of its ledger.
