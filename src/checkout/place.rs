@@ -50,10 +50,19 @@ pub async fn place_orders(cx: &Context, sold_out: &SoldOut, slice: &[PlaceOrder]
     let (leaders, followers) = same_keys(slice);
     let mut outcomes = HashMap::with_capacity(slice.len());
 
-    let (refused, open): (Vec<_>, Vec<_>) =
-        leaders.into_iter().partition(|&place| sold_out.refuses(&slice[place].demand()));
-    let wishes: Vec<_> = refused.iter().map(|&place| &slice[place]).collect();
-    outcomes.extend(refused.into_iter().zip(refuse_sold_out(cx, sold_out, &wishes).await));
+    let (mut refused, mut open) = (Vec::new(), Vec::new());
+    for place in leaders {
+        let shortages = sold_out.shortages(&slice[place].demand());
+        if shortages.is_empty() {
+            open.push(place);
+        } else {
+            refused.push((place, shortages));
+        }
+    }
+    let wishes: Vec<_> =
+        refused.iter().map(|(place, shortages)| (&slice[*place], &**shortages)).collect();
+    let answers = refuse_sold_out(cx, &wishes).await;
+    outcomes.extend(refused.iter().map(|(place, _)| *place).zip(answers));
     let wishes: Vec<_> = open.iter().map(|&place| &slice[place]).collect();
     outcomes.extend(open.into_iter().zip(place_or_bisect(cx, sold_out, &wishes).await));
 
@@ -88,39 +97,26 @@ fn same_keys(slice: &[PlaceOrder]) -> (Vec<usize>, Vec<(usize, usize)>) {
 }
 
 /// Answers wishes for what is known to be sold out: with their order if their key has one.
-async fn refuse_sold_out(cx: &Context, sold_out: &SoldOut, wishes: &[&PlaceOrder]) -> Vec<Outcome> {
+async fn refuse_sold_out(cx: &Context, wishes: &[(&PlaceOrder, &[Shortage])]) -> Vec<Outcome> {
     if wishes.is_empty() {
         return Vec::new();
     }
-    let outcomes: Result<Vec<Outcome>, CheckoutError> = async {
+    let orders: Vec<_> = wishes.iter().map(|(wish, _)| *wish).collect();
+    let replays: Result<_, CheckoutError> = async {
         let mut db = cx.db.acquire().await?;
-        let claims: Vec<_> = wishes.iter().map(|wish| wish.claim()).collect();
+        let claims: Vec<_> = orders.iter().map(|wish| wish.claim()).collect();
         let recorded = idempotency::find(&mut *db, &claims).await?;
-        let mut replays = replays(&mut db, wishes, &recorded).await?;
-        Ok(wishes
-            .iter()
-            .zip(0..)
-            .map(|(wish, place)| {
-                replays.remove(&place).unwrap_or_else(|| Err(known_shortage(sold_out, wish)))
-            })
-            .collect())
+        Ok(replays(&mut db, &orders, &recorded).await?)
     }
     .await;
-    outcomes.unwrap_or_else(|error| vec![Err(error); wishes.len()])
-}
-
-fn known_shortage(sold_out: &SoldOut, wish: &PlaceOrder) -> CheckoutError {
-    let shortages: Vec<_> = wish
-        .demand()
-        .into_iter()
-        .filter(|(variant_id, _)| sold_out.has(*variant_id))
-        .map(|(variant_id, requested)| Shortage { variant_id, requested, available: 0 })
-        .collect();
-    if shortages.is_empty() {
-        // It came back to stock between two looks at the memory.
-        return CheckoutError::Busy;
-    }
-    out_of_stock(wish, &shortages)
+    let mut replays = match replays {
+        Ok(replays) => replays,
+        Err(error) => return vec![Err(error); wishes.len()],
+    };
+    let refuse = |(place, (wish, shortages)): (usize, &(&PlaceOrder, &[Shortage]))| {
+        replays.remove(&place).unwrap_or_else(|| Err(out_of_stock(wish, shortages)))
+    };
+    wishes.iter().enumerate().map(refuse).collect()
 }
 
 /// Why a slice was not placed as a whole.

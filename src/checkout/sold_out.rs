@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{inventory::allocation::Demand, kernel::VariantId};
+use crate::{
+    inventory::allocation::{Demand, Shortage},
+    kernel::VariantId,
+};
 
 /// How long it may stay unnoticed that a sold-out variant can be had again: below what a shopper
 /// notices, and enough that a sold-out flash sale costs the database next to nothing.
@@ -22,19 +25,19 @@ pub struct SoldOut {
 }
 
 impl SoldOut {
-    /// Whether a variant of the demand is known to have nothing left.
-    pub(super) fn refuses(&self, demand: &Demand) -> bool {
+    /// The variants of the demand that are known to have nothing left; none where the demand may
+    /// be served.
+    pub(super) fn shortages(&self, demand: &Demand) -> Vec<Shortage> {
         let until = self.entries();
         if until.is_empty() {
-            return false;
+            return Vec::new();
         }
         let now = Instant::now();
-        demand.keys().any(|variant_id| until.get(variant_id).is_some_and(|until| now < *until))
-    }
-
-    /// Whether the variant is known to have nothing left.
-    pub(super) fn has(&self, variant_id: VariantId) -> bool {
-        self.entries().get(&variant_id).is_some_and(|until| Instant::now() < *until)
+        demand
+            .iter()
+            .filter(|(variant_id, _)| until.get(variant_id).is_some_and(|until| now < *until))
+            .map(|(&variant_id, &requested)| Shortage { variant_id, requested, available: 0 })
+            .collect()
     }
 
     /// Remembers that nothing was left at `seen_at`; `next_expiry` is how long after it a hold expires.
@@ -68,14 +71,17 @@ mod tests {
         let sold_out = SoldOut::default();
 
         sold_out.remember(variant_id, Instant::now(), Some(Duration::ZERO));
-        assert!(!sold_out.refuses(&demand));
+        assert_eq!(sold_out.shortages(&demand), []);
 
         sold_out.remember(variant_id, Instant::now(), None);
-        assert!(sold_out.refuses(&demand));
-        assert!(!sold_out.refuses(&Demand::from([(VariantId::generate(), 1)])));
+        assert_eq!(
+            sold_out.shortages(&demand),
+            [Shortage { variant_id, requested: 1, available: 0 }]
+        );
+        assert_eq!(sold_out.shortages(&Demand::from([(VariantId::generate(), 1)])), []);
 
         let long_ago = Instant::now().checked_sub(MEMORY_MAX).unwrap();
         sold_out.remember(variant_id, long_ago, None);
-        assert!(!sold_out.refuses(&demand));
+        assert_eq!(sold_out.shortages(&demand), []);
     }
 }
