@@ -1,0 +1,174 @@
+//! A shop for one scenario: a database of its own, the real API before it, and shoppers with tokens.
+
+use std::net::SocketAddr;
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{
+    Outcome, Settings,
+    database::{CURRENCY, Database, PRICE_MINOR},
+    http::{Connection, Request},
+    load::Basket,
+    process::{Process, free_address},
+};
+
+/// How many accounts the logged-in clients share: registering one costs a password hash.
+const ACCOUNTS: usize = 8;
+
+#[derive(Debug)]
+pub(crate) struct Shop {
+    pub(crate) database: Database,
+    pub(crate) address: SocketAddr,
+    pub(crate) namespace: String,
+    /// One a client: guests' and customers' in turn.
+    pub(crate) tokens: Vec<String>,
+    redis_url: String,
+    processes: Vec<Process>,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl Shop {
+    /// Opens an empty shop whose orders are held as long as `hold` says.
+    pub(crate) async fn open(settings: &Settings, hold: &str) -> Outcome<Self> {
+        let database = Database::create(&settings.database_url).await?;
+        let address = free_address()?;
+        let namespace = format!("bench-{}", Uuid::new_v4().simple());
+        let environment = vec![
+            ("DATABASE_URL", database.url()),
+            ("REDIS_URL", settings.redis_url.clone()),
+            ("LISTEN", address.to_string()),
+            ("TOKEN_KEYS", key()),
+            ("GUEST_TOKEN_KEYS", key()),
+            ("HOLD", hold.to_owned()),
+            ("QUEUE_NAMESPACE", namespace.clone()),
+            ("LOG", "warn".to_owned()),
+        ];
+        let mut shop = Self {
+            database,
+            address,
+            namespace,
+            tokens: Vec::new(),
+            redis_url: settings.redis_url.clone(),
+            processes: Vec::new(),
+            environment,
+        };
+        shop.start("api").await?;
+        shop.tokens = tokens(address, settings.clients).await?;
+        Ok(shop)
+    }
+
+    /// Starts one more of the shop's processes.
+    pub(crate) async fn start(&mut self, name: &'static str) -> Outcome<()> {
+        self.processes.push(Process::start(name, self.environment.clone()).await?);
+        Ok(())
+    }
+
+    /// Ends every process; each must end well.
+    pub(crate) async fn stop_processes(&mut self) -> Outcome<()> {
+        while let Some(process) = self.processes.pop() {
+            process.stop().await?;
+        }
+        Ok(())
+    }
+
+    /// Clears the shop away, with what it left in Redis.
+    pub(crate) async fn remove(mut self) -> Outcome<()> {
+        self.stop_processes().await?;
+        forget_wake_ups(&self.redis_url, &self.namespace).await?;
+        self.database.remove().await
+    }
+}
+
+/// A secret key for a process that lives some minutes.
+fn key() -> String {
+    let bytes = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
+    format!("bench:{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// Guests' tokens and customers' access tokens, in turn.
+async fn tokens(address: SocketAddr, clients: usize) -> Outcome<Vec<String>> {
+    let mut connection = Connection::open(address).await?;
+    let mut customers = Vec::with_capacity(ACCOUNTS);
+    for account in 0..ACCOUNTS {
+        let credentials = json!({
+            "email": format!("shopper-{account}@example.com"),
+            "password": Uuid::new_v4().to_string(),
+        });
+        let request = Request::post("/v1/auth/register", Some(&credentials));
+        customers.push(token(&mut connection, &request, "access_token").await?);
+    }
+    let mut tokens = Vec::with_capacity(clients);
+    for client in 0..clients {
+        if client % 2 == 0 {
+            let request = Request::post("/v1/auth/guest", None);
+            tokens.push(token(&mut connection, &request, "token").await?);
+        } else {
+            tokens.push(customers[client / 2 % ACCOUNTS].clone());
+        }
+    }
+    Ok(tokens)
+}
+
+async fn token(connection: &mut Connection, request: &Request, name: &str) -> Outcome<String> {
+    let answer = connection.ask(request).await?;
+    let body: Value = serde_json::from_slice(answer.body)?;
+    let token = body.get(name).and_then(Value::as_str).filter(|_| answer.status == 201);
+    Ok(token.ok_or_else(|| format!("no token was given: {} {body}", answer.status))?.to_owned())
+}
+
+async fn forget_wake_ups(redis_url: &str, namespace: &str) -> Outcome<()> {
+    let client = redis::Client::open(redis_url)?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let pattern = format!("{{{namespace}}}:*");
+    let mut cursor = 0_u64;
+    loop {
+        let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
+            .arg(cursor)
+            .arg("MATCH")
+            .arg(&pattern)
+            .arg("COUNT")
+            .arg(1_000)
+            .query_async(&mut connection)
+            .await?;
+        if !keys.is_empty() {
+            redis::cmd("UNLINK").arg(keys).exec_async(&mut connection).await?;
+        }
+        if next == 0 {
+            return Ok(());
+        }
+        cursor = next;
+    }
+}
+
+/// Where every parcel of the benchmark goes.
+pub(crate) fn address() -> Value {
+    json!({
+        "name": "Ada Lovelace",
+        "line1": "12 St James's Square",
+        "city": "London",
+        "postal_code": "SW1Y 4JH",
+        "country": "GB",
+    })
+}
+
+/// The e-mail address of every order.
+pub(crate) const EMAIL: &str = "ada@example.com";
+
+/// One order of these units, by the places of their SKUs in `variants`.
+pub(crate) fn basket(variants: &[Uuid], units: &[(usize, i64)]) -> Basket {
+    let lines: Vec<_> = units
+        .iter()
+        .map(|(sku, quantity)| json!({ "variant_id": variants[*sku], "quantity": quantity }))
+        .collect();
+    let total: i64 = units.iter().map(|(_, quantity)| quantity * PRICE_MINOR).sum();
+    let body = json!({
+        "email": EMAIL,
+        "currency": CURRENCY,
+        "expected_total": { "amount": total, "currency": CURRENCY },
+        "lines": lines,
+        "shipping_address": address(),
+    });
+    Basket { body, units: units.to_vec() }
+}
