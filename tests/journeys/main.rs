@@ -1,0 +1,14 @@
+//! What people do with the shop, told from their side: shoppers, staff, operators, and programs that
+//! call the API well or badly. `slice` looks at the checkout from inside, where a promise is about
+//! many shoppers at once.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod edge;
+mod guards;
+mod operator;
+mod shopper;
+mod slice;
+mod staff;

@@ -1,0 +1,78 @@
+//! Setting up a shop.
+
+use crate::support::app::{PASSWORD, TestApp};
+
+#[tokio::test]
+async fn the_schema_is_brought_up_to_date_once() {
+    TestApp::run(async |app| {
+        let before = app.books().await;
+
+        app.ctl(&["migrate"]).await.assert(0, &[]);
+
+        assert_eq!(app.books().await, before);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_shop_is_seeded_once() {
+    TestApp::run(async |app| {
+        let first = app.ctl(&["seed"]).await;
+        let seeded = app.books().await;
+        let second = app.ctl(&["seed"]).await;
+
+        first.assert(0, &[]);
+        second.assert(0, &[]);
+        assert_eq!(app.books().await, seeded);
+        assert_eq!(app.count("products").await, 20);
+        assert!(app.count("stock WHERE on_hand > 0").await >= 20);
+        for currency in ["USD", "INR"] {
+            let unpriced = format!(
+                "variants WHERE id NOT IN (SELECT variant_id FROM prices WHERE currency = '{currency}')"
+            );
+            assert_eq!(app.count(&unpriced).await, 0, "{currency}");
+        }
+        app.ctl(&["doctor"]).await.assert(0, &[]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_admin_who_was_created_can_log_in_and_work() {
+    TestApp::run(async |app| {
+        let create = ["user", "create", "root@example.com", "--role", "admin"];
+
+        app.ctl_with_input(&create, &format!("{PASSWORD}\n"))
+            .await
+            .assert(0, &["root@example.com"]);
+
+        let admin = app.log_in("root@example.com", PASSWORD).await;
+        assert_eq!(admin.get("/v1/auth/me").await.at("/role"), "admin");
+        let mug = app.product_with_stock(1).await;
+        assert_eq!(admin.get(&format!("/v1/stock/{}", mug.id)).await.at("/on_hand"), 1);
+        let again = app.ctl_with_input(&create, PASSWORD).await;
+        again.assert(1, &["already"]);
+        let weak = ["user", "create", "weak@example.com"];
+        app.ctl_with_input(&weak, "short").await.assert(1, &["10 to 128"]);
+        assert_eq!(app.count("users").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_customer_is_made_staff() {
+    TestApp::run(async |app| {
+        let create = ["user", "create", "ada@example.com"];
+        app.ctl_with_input(&create, PASSWORD).await.assert(0, &["customer"]);
+
+        app.ctl(&["user", "set-role", "ada@example.com", "staff"]).await.assert(0, &["staff"]);
+
+        let staff = app.log_in("ada@example.com", PASSWORD).await;
+        assert_eq!(staff.get("/v1/auth/me").await.at("/role"), "staff");
+        let nobody = app.ctl(&["user", "set-role", "nobody@example.com", "staff"]).await;
+        nobody.assert(1, &["no such user"]);
+        let nonsense = app.ctl(&["user", "set-role", "ada@example.com", "owner"]).await;
+        assert_eq!(nonsense.status, 2, "{}", nonsense.text);
+    })
+    .await;
+}

@@ -1,0 +1,338 @@
+//! The shop in this process: the real edge on a socket, the real workers, a database and a queue of
+//! its own, and a mail server that keeps what it is sent.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    panic::{AssertUnwindSafe, resume_unwind},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use holdfast::{
+    assembly, boot,
+    config::{self, HOLD_DEFAULT, Keys, LogFormat},
+    context::Context,
+    doctor, fleet,
+    identity::{self, Hasher, Password, Role},
+    kernel::EmailAddress,
+    web::server,
+    worker::Pulse,
+};
+use jobs::transport::RunError;
+use secrecy::SecretString;
+use serde_json::json;
+use simulator::inbox::{Inbox, Mail};
+use sqlx::{ConnectOptions, PgPool, Postgres, Transaction, postgres::PgPoolOptions};
+use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    client::{Client, until},
+    server::{SERVERS, create_database, drop_database, forget_queue},
+    shop::Variant,
+};
+
+/// A test that takes longer hangs.
+const TEST_MAX: Duration = Duration::from_secs(90);
+
+/// Whoever stops in time has drained.
+const STOP_MAX: Duration = Duration::from_secs(30);
+
+/// What every password is in these tests.
+pub(crate) const PASSWORD: &str = "correct horse battery";
+
+/// What signs every token in these tests, and the setting that says so.
+pub(crate) const SEED: [u8; 32] = [7; 32];
+pub(crate) const KEYS: &str = "test:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc";
+
+pub(crate) struct TestApp {
+    /// The test's own look behind the API.
+    pub(crate) db: PgPool,
+    /// What the API's use cases work with.
+    pub(crate) cx: Context,
+    pub(crate) inbox: Inbox,
+    pub(crate) database_url: String,
+    pub(crate) address: SocketAddr,
+    anybody: Client,
+    database: String,
+    namespace: String,
+    shutdown: CancellationToken,
+    server: JoinHandle<server::Drain>,
+    workers: Mutex<Vec<JoinHandle<Result<(), RunError>>>>,
+    may_leave_jobs: AtomicBool,
+}
+
+impl TestApp {
+    /// Gives the test a shop; afterwards all work is done, every invariant holds, and the shop is gone.
+    pub(crate) async fn run(test: impl AsyncFnOnce(&Self)) {
+        Self::run_holding(HOLD_DEFAULT, test).await;
+    }
+
+    /// The same, in a shop whose orders keep their stock that long.
+    pub(crate) async fn run_holding(hold: Duration, test: impl AsyncFnOnce(&Self)) {
+        let app = Self::start(hold).await;
+        let journey = async {
+            test(&app).await;
+            app.assert_all_is_well().await;
+        };
+        let journey = AssertUnwindSafe(timeout(TEST_MAX, journey)).catch_unwind();
+        let outcome = journey.await;
+        app.stop(matches!(outcome, Ok(Ok(())))).await;
+        match outcome {
+            Ok(ended) => ended.expect("the journey ends in time"),
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    async fn start(hold: Duration) -> Self {
+        show_warnings();
+        let (database, options) = create_database().await;
+        let database_url = options.to_url_lossy().to_string();
+        let namespace = database.clone();
+        let settings = config::Api {
+            common: common(&database_url, &namespace),
+            listen: any_port(),
+            hold,
+            token_keys: keys(),
+            guest_token_keys: keys(),
+        };
+        let cx = boot::context(&settings).unwrap();
+        let listener = TcpListener::bind(settings.listen).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let app = assembly::app(cx.clone(), &settings).unwrap();
+        let limits = server::Limits::default();
+        let server = tokio::spawn(server::serve(listener, app, limits, shutdown.clone()));
+        Self {
+            db: PgPoolOptions::new().max_connections(4).connect_lazy_with(options),
+            cx,
+            inbox: Inbox::start(any_port(), any_port()).await.unwrap(),
+            database_url,
+            address,
+            anybody: Client::new(&format!("http://{address}")),
+            database,
+            namespace,
+            shutdown,
+            server,
+            workers: Mutex::default(),
+            may_leave_jobs: AtomicBool::new(false),
+        }
+    }
+
+    /// Starts a reaper and a mailer, unless they work already.
+    pub(crate) async fn start_workers(&self) {
+        let mut workers = self.workers.lock().await;
+        if !workers.is_empty() {
+            return;
+        }
+        let settings = config::Mailer {
+            common: common(&self.database_url, &self.namespace),
+            mail: config::Mail {
+                smtp_url: format!("smtp://{}", self.inbox.smtp_addr()).into(),
+                from: "The Shop <orders@shop.example>".to_owned(),
+                shop_name: "The Shop".to_owned(),
+                shop_url: "https://shop.example".to_owned(),
+            },
+        };
+        let cx = boot::context(&settings).unwrap();
+        for process in [fleet::Process::Reaper, fleet::Process::Mailer] {
+            let (cx, namespace) = (cx.clone(), self.namespace.clone());
+            let shutdown = self.shutdown.clone();
+            workers.push(tokio::spawn(async move {
+                let redis_url = &SERVERS.redis_url;
+                fleet::run(process, cx, redis_url, &namespace, Pulse::default(), shutdown).await
+            }));
+        }
+    }
+
+    /// Waits until everything that is due has been done: no job is, and no order is overdue.
+    pub(crate) async fn settle(&self) {
+        if self.due().await == (0, 0) {
+            return;
+        }
+        self.start_workers().await;
+        until("everything due is done", async || match self.due().await {
+            (0, 0) => Ok(()),
+            (jobs, orders) => Err(format!("{jobs} jobs are due and {orders} orders are overdue")),
+        })
+        .await;
+    }
+
+    async fn due(&self) -> (i64, i64) {
+        sqlx::query_as(
+            "
+            SELECT
+                (SELECT count(*) FROM job_ledger WHERE state = 'ready' AND run_at <= now()),
+                (SELECT count(*) FROM orders WHERE status = 'awaiting_payment' AND expires_at <= now())
+            ",
+        )
+        .fetch_one(&self.db)
+        .await
+        .unwrap()
+    }
+
+    /// Lets every job that waits for a later attempt be due now.
+    pub(crate) async fn hurry(&self) {
+        self.execute(
+            "UPDATE job_ledger SET run_at = now(), next_push_at = now() WHERE state = 'ready'",
+        )
+        .await;
+    }
+
+    /// Says that this test may end with jobs that are not done.
+    pub(crate) fn expect_unfinished_jobs(&self) {
+        self.may_leave_jobs.store(true, Ordering::Relaxed);
+    }
+
+    async fn assert_all_is_well(&self) {
+        if !self.may_leave_jobs.load(Ordering::Relaxed) {
+            self.settle().await;
+            let unfinished: Vec<(String, String, Option<String>)> = sqlx::query_as(
+                "SELECT kind, state, last_error FROM job_ledger WHERE state <> 'done'",
+            )
+            .fetch_all(&self.db)
+            .await
+            .unwrap();
+            assert_eq!(
+                unfinished,
+                [],
+                "every job is done at the end, unless the test says otherwise"
+            );
+        }
+        let findings = doctor::examine(&self.db).await.unwrap();
+        assert!(findings.is_empty(), "{findings:#?}");
+    }
+
+    /// Ends everything. After a test that failed nothing more is expected of it.
+    async fn stop(self, is_well: bool) {
+        self.shutdown.cancel();
+        let mut workers = self.workers.into_inner();
+        let stopped = timeout(STOP_MAX, async {
+            for worker in &mut workers {
+                worker.await.unwrap().unwrap();
+            }
+            assert_eq!(self.server.await.unwrap(), server::Drain::Clean);
+        });
+        let stopped = AssertUnwindSafe(stopped).catch_unwind().await;
+        self.cx.db.close().await;
+        self.db.close().await;
+        drop_database(&self.database).await;
+        forget_queue(&self.namespace).await;
+        assert!(!is_well || matches!(stopped, Ok(Ok(()))), "the shop does not stop cleanly");
+    }
+
+    /// Somebody without a token.
+    pub(crate) fn anybody(&self) -> Client {
+        self.anybody.clone()
+    }
+
+    pub(crate) async fn guest(&self) -> Client {
+        let answer = self.anybody.post("/v1/auth/guest", &json!(null)).await;
+        answer.assert_status(201);
+        let (token, id) = (answer.at("/token"), answer.at("/guest_id"));
+        self.anybody
+            .with_token(token.as_str().unwrap(), id.as_str().unwrap().parse::<Uuid>().unwrap())
+    }
+
+    pub(crate) async fn customer(&self) -> Client {
+        self.somebody(Role::Customer).await
+    }
+
+    pub(crate) async fn staff(&self) -> Client {
+        self.somebody(Role::Staff).await
+    }
+
+    async fn somebody(&self, role: Role) -> Client {
+        let email = format!("{role}-{}@example.com", Uuid::now_v7().simple());
+        let password = Password::parse(PASSWORD).unwrap();
+        let address = EmailAddress::parse(&email).unwrap();
+        identity::create_user(&self.db, &Hasher::new(1), address, password, role).await.unwrap();
+        self.log_in(&email, PASSWORD).await
+    }
+
+    /// Logs in, which must succeed.
+    pub(crate) async fn log_in(&self, email: &str, password: &str) -> Client {
+        let credentials = json!({ "email": email, "password": password });
+        let answer = self.anybody.post("/v1/auth/login", &credentials).await;
+        answer.assert_status(200);
+        let (token, id) = (answer.at("/access_token"), answer.at("/user_id"));
+        self.anybody
+            .with_token(token.as_str().unwrap(), id.as_str().unwrap().parse::<Uuid>().unwrap())
+    }
+
+    /// The mails about an order that were accepted so far, by the first part of their Message-ID.
+    pub(crate) fn mails(&self, template: &str, order_id: Uuid) -> Vec<Mail> {
+        let id = format!("{template}.{order_id}@shop.example");
+        let mails = self.inbox.mails();
+        mails.iter().filter(|mail| mail.message_id == id).map(|mail| (**mail).clone()).collect()
+    }
+
+    pub(crate) async fn execute(&self, sql: &'static str) {
+        sqlx::query(sql).execute(&self.db).await.unwrap();
+    }
+
+    pub(crate) async fn scalar<T>(&self, sql: &'static str) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres> + Send + Unpin,
+    {
+        sqlx::query_scalar(sql).fetch_one(&self.db).await.unwrap()
+    }
+
+    /// Keeps everybody else from selling the variant, until the transaction ends.
+    pub(crate) async fn block(&self, variant: Variant) -> Transaction<'static, Postgres> {
+        let mut tx = self.db.begin().await.unwrap();
+        sqlx::query("SELECT FROM stock WHERE variant_id = $1 FOR UPDATE")
+            .bind(variant.id)
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        tx
+    }
+
+    /// Waits until somebody is kept waiting by [`block`](Self::block).
+    pub(crate) async fn until_blocked(&self) {
+        until("somebody waits for a lock", async || {
+            let waiting: i64 = self
+                .scalar(
+                    "
+                    SELECT count(*)
+                    FROM pg_stat_activity
+                    WHERE datname = current_database() AND wait_event_type = 'Lock'
+                    ",
+                )
+                .await;
+            if waiting > 0 { Ok(()) } else { Err("nobody does".to_owned()) }
+        })
+        .await;
+    }
+}
+
+fn common(database_url: &str, namespace: &str) -> config::Common {
+    config::Common {
+        database_url: database_url.into(),
+        database_pool: 8,
+        redis_url: SecretString::from(&*SERVERS.redis_url),
+        health_listen: any_port(),
+        log: "info".to_owned(),
+        log_format: LogFormat::Text,
+        queue_namespace: namespace.to_owned(),
+        failpoint: None,
+    }
+}
+
+fn keys() -> Keys {
+    Keys::new(vec![("test".to_owned(), SEED)])
+}
+
+fn any_port() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
+/// Shows what the shop warns of beside a test that fails.
+fn show_warnings() {
+    let filter = tracing_subscriber::EnvFilter::new("warn");
+    // Only the first test of a process can.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+}
