@@ -11,7 +11,7 @@ use std::{
 const ARROWS: &[(&str, &[&str])] = &[
     // The processes.
     ("bin", &["boot", "assembly", "fleet", "ctl", "config"]),
-    ("boot", &["config", "context", "clients", "web", "kernel"]),
+    ("boot", &["config", "context", "clients", "web", "kernel", "MIGRATOR"]),
     ("assembly", &["config", "boot", "context", "web", "kernel", SLICES]),
     ("fleet", &["config", "boot", "context", "worker", "kernel", SLICES]),
     ("ctl", &["config", "doctor", "context", "kernel", "MIGRATOR", SLICES]),

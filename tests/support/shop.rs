@@ -109,34 +109,6 @@ impl TestApp {
         tx.commit().await.unwrap();
     }
 
-    /// Moves the order's deadline some seconds on, with a wake-up for it.
-    pub(crate) async fn postpone(&self, order_id: Uuid, seconds: i32) {
-        let mut tx = self.db.begin().await.unwrap();
-        sqlx::query(
-            "UPDATE holds SET expires_at = expires_at + make_interval(secs => $2) WHERE order_id = $1",
-        )
-        .bind(order_id)
-        .bind(seconds)
-        .execute(&mut *tx)
-        .await
-        .unwrap();
-        let second: i64 = sqlx::query_scalar(
-            "
-            UPDATE orders
-            SET expires_at = expires_at + make_interval(secs => $2)
-            WHERE id = $1
-            RETURNING extract(epoch FROM expires_at)::bigint
-            ",
-        )
-        .bind(order_id)
-        .bind(seconds)
-        .fetch_one(&mut *tx)
-        .await
-        .unwrap();
-        tx.commit().await.unwrap();
-        self.cx.relay.deadline(second);
-    }
-
     /// Whether the order's deadline has passed, by the clock that judges it.
     pub(crate) async fn is_overdue(&self, order_id: Uuid) -> bool {
         sqlx::query_scalar("SELECT expires_at <= clock_timestamp() FROM orders WHERE id = $1")

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::support::{
     KEY,
     app::TestApp,
+    client::until,
     shop::{Variant, strangers_wish, wish},
 };
 
@@ -149,6 +150,42 @@ async fn a_key_that_somebody_works_on_is_refused_for_the_moment() {
         assert!(matches!(refusal, CheckoutError::Key(KeyError::InFlight)), "{refusal}");
         assert!(refusal.retry_after().is_some());
         assert_eq!(app.stock_of(mug).await, (5, 1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lock_that_took_too_long_is_waited_for_once_more() {
+    TestApp::run(async |app| {
+        let mug = app.product_with_stock(5).await;
+        let slice: Vec<_> = (0..10).map(|_| strangers_wish(&[(mug, 1)])).collect();
+        let sold_out = SoldOut::default();
+        let blocker = app.block(mug).await;
+        let waiting = async || -> Option<String> {
+            app.scalar(
+                "
+                SELECT min(xact_start)::text
+                FROM pg_stat_activity
+                WHERE datname = current_database() AND wait_event_type = 'Lock'
+                ",
+            )
+            .await
+        };
+
+        let placed = place_orders(&app.cx, &sold_out, &slice);
+        let free = async {
+            app.until_blocked().await;
+            let first = waiting().await;
+            until("the second attempt", async || match waiting().await {
+                Some(attempt) if Some(&attempt) != first.as_ref() => Ok(()),
+                attempt => Err(format!("{attempt:?}")),
+            })
+            .await;
+            blocker.rollback().await.unwrap();
+        };
+        let (placed, ()) = tokio::join!(placed, free);
+
+        assert_eq!(summary(&placed), [["placed"; 5], ["out-of-stock"; 5]].concat());
     })
     .await;
 }
