@@ -59,5 +59,5 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER stock_ledger_append_only BEFORE UPDATE OR DELETE ON stock_ledger
+CREATE TRIGGER stock_ledger_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON stock_ledger
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();

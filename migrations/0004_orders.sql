@@ -87,5 +87,5 @@ CREATE TABLE order_events (
     CONSTRAINT order_events_pk PRIMARY KEY (order_id, sequence)
 );
 
-CREATE TRIGGER order_events_append_only BEFORE UPDATE OR DELETE ON order_events
+CREATE TRIGGER order_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON order_events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();

@@ -28,6 +28,9 @@ pub enum CheckoutError {
     /// The queue is full, or the request waited too long in it. Nothing was done.
     #[error("the shop is busy")]
     Busy,
+    /// The order's random number belongs to another order: a repeat draws another.
+    #[error("the order's number is taken")]
+    NumberTaken,
     /// The connection was lost while the order was being committed: only a repeat with the same
     /// key tells whether it was placed.
     #[error("the outcome is unknown")]
@@ -86,7 +89,7 @@ impl Fault for CheckoutError {
             }
             Self::Key(error) => error.class(),
             Self::NoSuchOrder => Class::NotFound,
-            Self::Busy | Self::OutcomeUnknown => Class::Unavailable,
+            Self::Busy | Self::NumberTaken | Self::OutcomeUnknown => Class::Unavailable,
             Self::UnreadableAnswer => Class::Broken,
             Self::Database(error) => database::class(error),
         }
@@ -101,7 +104,7 @@ impl Fault for CheckoutError {
             Self::Key(error) => error.code(),
             Self::NotCancellable(_) => "order-not-cancellable",
             Self::NoSuchOrder => "order-not-found",
-            Self::Busy => "busy",
+            Self::Busy | Self::NumberTaken => "busy",
             Self::OutcomeUnknown => "outcome-unknown",
             Self::UnreadableAnswer => "internal-error",
             Self::Database(error) => database::code(error),
@@ -139,6 +142,7 @@ impl Fault for CheckoutError {
             | Self::NotCancellable(_)
             | Self::NoSuchOrder
             | Self::Busy
+            | Self::NumberTaken
             | Self::OutcomeUnknown
             | Self::UnreadableAnswer
             | Self::Database(_) => Vec::new(),

@@ -161,6 +161,9 @@ async fn place_or_bisect(cx: &Context, sold_out: &SoldOut, wishes: &[&PlaceOrder
         }
         Err(Failure::Database(error)) => error,
     };
+    if database::violated_constraint(&error) == Some("orders_number_unique") && wishes.len() == 1 {
+        return vec![Err(CheckoutError::NumberTaken)];
+    }
     if wishes.len() == 1 || database::class(&error) == Class::Unavailable {
         let error = Arc::new(error);
         return vec![Err(CheckoutError::Database(error)); wishes.len()];
@@ -180,31 +183,68 @@ async fn place_together(
     wishes: &[&PlaceOrder],
 ) -> Result<Vec<Outcome>, Failure> {
     let mut tx = cx.db.begin().await?;
-
-    let mut outcomes = Outcomes::new(wishes.len());
-    settle_keys(&mut tx, wishes, &mut outcomes).await?;
-    let priced = price_open(&mut tx, wishes, &mut outcomes).await?;
-    let allocation = allocate_stock(&mut tx, wishes, &priced, &mut outcomes).await?;
-    let winners: Vec<_> = priced.iter().filter(|(place, _)| outcomes.is_open(*place)).collect();
-    if winners.is_empty() {
+    let Attempt { mut outcomes, allocation, written } = match attempt(&mut tx, cx, wishes).await {
+        Ok(attempt) => attempt,
+        Err(error) => {
+            // Not left to the drop, which would keep the keys claimed while the next attempt, or
+            // each half of the slice, asks for them.
+            let _ = tx.rollback().await;
+            return Err(error.into());
+        }
+    };
+    let Some(Written { moments, receipts, staged }) = written else {
         tx.rollback().await?;
         allocation.remember(sold_out);
         return Ok(outcomes.finish());
-    }
-    let (moments, staged) = write(&mut tx, cx, wishes, &winners, &allocation.taken).await?;
+    };
 
     failpoint::pass("checkout.before-commit");
     tx.commit().await.map_err(Failure::of_commit)?;
     failpoint::pass("checkout.after-commit");
 
-    for (place, priced) in winners {
-        let receipt = receipt(wishes[*place], priced, moments.placed_at);
-        outcomes.set(*place, Ok(placement(receipt, moments, cx.hold)));
+    for (place, receipt) in receipts {
+        outcomes.set(place, Ok(placement(receipt, moments, cx.hold)));
     }
     cx.relay.deadline(moments.expires_at.unix_timestamp());
     cx.relay.wake(staged);
     allocation.remember(sold_out);
     Ok(outcomes.finish())
+}
+
+/// What an attempt came to before its end.
+struct Attempt {
+    outcomes: Outcomes,
+    allocation: Allocation,
+    /// `None` where no wish could be granted.
+    written: Option<Written>,
+}
+
+/// What was written for the wishes that were granted, with their places.
+struct Written {
+    moments: orders::store::Placed,
+    receipts: Vec<(usize, Receipt)>,
+    staged: jobs::Staged,
+}
+
+async fn attempt(
+    tx: &mut PgConnection,
+    cx: &Context,
+    wishes: &[&PlaceOrder],
+) -> sqlx::Result<Attempt> {
+    let mut outcomes = Outcomes::new(wishes.len());
+    settle_keys(&mut *tx, wishes, &mut outcomes).await?;
+    let priced = price_open(&mut *tx, wishes, &mut outcomes).await?;
+    let allocation = allocate_stock(&mut *tx, wishes, &priced, &mut outcomes).await?;
+    let winners: Vec<_> = priced.iter().filter(|(place, _)| outcomes.is_open(*place)).collect();
+    if winners.is_empty() {
+        return Ok(Attempt { outcomes, allocation, written: None });
+    }
+    let (moments, staged) = write(tx, cx, wishes, &winners, &allocation.taken).await?;
+    let receipts = winners
+        .into_iter()
+        .map(|(place, priced)| (*place, receipt(wishes[*place], priced, moments.placed_at)))
+        .collect();
+    Ok(Attempt { outcomes, allocation, written: Some(Written { moments, receipts, staged }) })
 }
 
 /// Claims the keys and answers the wishes whose key is being worked on or was used before.

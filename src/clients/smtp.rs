@@ -7,6 +7,7 @@ use lettre::{
     message::{Mailbox, MultiPart},
     transport::smtp::PoolConfig,
 };
+use tokio::time::timeout;
 
 /// Long enough for a slow server's greylisting pause, shorter than a job's time limit.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,10 +74,12 @@ impl Mailer {
             .subject(&mail.subject)
             .multipart(MultiPart::alternative_plain_html(mail.text.clone(), mail.html.clone()))
             .map_err(|error| refused(&error))?;
-        match self.transport.send(message).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_permanent() => Err(refused(&error)),
-            Err(error) => Err(MailError::NotAccepted(error.to_string())),
+        // The transport's own limit ends when the connection stands; a server may fall silent later.
+        match timeout(TIMEOUT, self.transport.send(message)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) if error.is_permanent() => Err(refused(&error)),
+            Ok(Err(error)) => Err(MailError::NotAccepted(error.to_string())),
+            Err(_) => Err(MailError::NotAccepted(format!("no answer within {TIMEOUT:?}"))),
         }
     }
 }

@@ -7,8 +7,8 @@ use rand::RngExt;
 /// Ten random characters of Crockford's base 32 (no I, L, O, U), written `HF-7K3M9-QPX2T`.
 ///
 /// Random, so that it tells nobody how many orders the shop takes. 50 bits: among a hundred million orders a
-/// new number meets an old one once in ten million times; the unique index refuses it and the
-/// order is placed with another.
+/// new number meets an old one once in ten million times; the unique index refuses it, and the
+/// shopper's repeat draws another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OrderNumber(String);
 

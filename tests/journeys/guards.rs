@@ -45,8 +45,10 @@ async fn the_books_can_only_be_added_to() {
         for sql in [
             "UPDATE stock_ledger SET quantity = quantity + 1",
             "DELETE FROM stock_ledger",
+            "TRUNCATE stock_ledger",
             "UPDATE order_events SET kind = 'paid'",
             "DELETE FROM order_events",
+            "TRUNCATE order_events",
         ] {
             assert_eq!(app.refusal(sql).await, RESTRICT_VIOLATION, "{sql}");
         }
