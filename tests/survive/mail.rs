@@ -72,6 +72,48 @@ async fn a_server_that_takes_a_mail_and_does_not_say_so_gets_the_same_mail_again
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_yes_that_comes_too_late_is_not_taken_for_the_yes_to_another_mail() {
+    survive(MAILER_ONLY, async |shop| {
+        shop.copies_max = 2;
+        // A second longer than the mailer waits. The next mail is refused at first.
+        shop.cluster.inbox.fail_next(Fault::Slow(Duration::from_secs(11)), 1);
+        shop.cluster.inbox.fail_next(Fault::TemporaryFailure, 1);
+
+        let late = order(shop).await;
+        has_failed(shop, late, 1).await;
+        put_off(shop, late).await;
+        eventually("the server says yes to the first mail", Duration::from_secs(10), async || {
+            (copies(shop, late) == 1).then_some(())
+        })
+        .await;
+        let next = order(shop).await;
+        has_failed(shop, next, 1).await;
+        shop.hasten().await.unwrap();
+
+        for order_id in [late, next] {
+            was_sent(shop, order_id).await;
+        }
+        assert_eq!((copies(shop, late), copies(shop, next)), (2, 1));
+    })
+    .await;
+}
+
+/// Keeps the order's mail from being tried again until time is moved.
+async fn put_off(shop: &Shop, order_id: Uuid) {
+    sqlx::query(
+        "
+        UPDATE job_ledger
+        SET run_at = now() + interval '1 hour', next_push_at = now() + interval '1 hour'
+        WHERE dedupe_key = 'order-received:' || $1
+        ",
+    )
+    .bind(order_id)
+    .execute(shop.db())
+    .await
+    .unwrap();
+}
+
 /// Places an order, of which a mail is sent.
 async fn order(shop: &Shop) -> Uuid {
     let mug = shop.stock(1).await;
