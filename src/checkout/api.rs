@@ -10,6 +10,7 @@ use poem_openapi::{
 };
 use serde::Serialize;
 use time::OffsetDateTime;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
@@ -35,6 +36,10 @@ const QUEUE_DEPTH: usize = 20 * SLICE_MAX;
 /// How long a checkout waits at most before its slice starts; whoever waited longer is told to come back.
 const QUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// How long a slice may take. Statements have limits of their own at the server; a server that is
+/// gone without a word keeps none, and the next slice must not wait for what TCP believes.
+const SLICE_TIME_MAX: Duration = Duration::from_secs(8);
+
 /// Placing and cancelling orders.
 pub struct CheckoutApi {
     cx: Context,
@@ -52,7 +57,14 @@ impl CheckoutApi {
                 async move {
                     let orders = u32::try_from(slice.len()).unwrap_or(u32::MAX);
                     metrics::histogram!("checkout_slice_orders").record(f64::from(orders));
-                    place_orders(&cx, &sold_out, &slice).await
+                    let placed = timeout(SLICE_TIME_MAX, place_orders(&cx, &sold_out, &slice));
+                    placed.await.unwrap_or_else(|_| {
+                        tracing::error!(
+                            orders,
+                            "a slice of orders was given up: the database is silent"
+                        );
+                        vec![Err(CheckoutError::OutcomeUnknown); slice.len()]
+                    })
                 }
             }
         });

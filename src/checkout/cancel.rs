@@ -1,5 +1,7 @@
 //! Cancelling an order that nobody has paid.
 
+use sqlx::PgConnection;
+
 use super::{CheckoutError, released_detail};
 use crate::{
     context::Context,
@@ -21,7 +23,21 @@ pub async fn cancel_order(
 
 async fn cancel(cx: &Context, id: OrderId, owner_id: OwnerId) -> Result<(), CheckoutError> {
     let mut tx = cx.db.begin().await?;
-    let order = orders::store::lock_owned(&mut tx, id, owner_id)
+    if let Err(error) = give_up(&mut tx, id, owner_id).await {
+        // Not left to the drop, which would keep the order locked while the next attempt asks for it.
+        let _ = tx.rollback().await;
+        return Err(error);
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn give_up(
+    tx: &mut PgConnection,
+    id: OrderId,
+    owner_id: OwnerId,
+) -> Result<(), CheckoutError> {
+    let order = orders::store::lock_owned(&mut *tx, id, owner_id)
         .await?
         .ok_or(CheckoutError::NoSuchOrder)?;
     if order.status == Status::Cancelled {
@@ -29,9 +45,8 @@ async fn cancel(cx: &Context, id: OrderId, owner_id: OwnerId) -> Result<(), Chec
     }
     let status =
         order.status.on(Event::Cancelled).ok_or(CheckoutError::NotCancellable(order.status))?;
-    let released = holds::release(&mut tx, &[id], Cause::OrderCancelled).await?;
+    let released = holds::release(&mut *tx, &[id], Cause::OrderCancelled).await?;
     let detail = released_detail(&released, id);
-    orders::store::transition(&mut tx, &[id], Event::Cancelled, status, &[detail]).await?;
-    tx.commit().await?;
+    orders::store::transition(tx, &[id], Event::Cancelled, status, &[detail]).await?;
     Ok(())
 }

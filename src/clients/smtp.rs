@@ -12,8 +12,9 @@ use tokio::time::timeout;
 /// Long enough for a slow server's greylisting pause, shorter than a job's time limit.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// As many as the mail lane sends at once.
-const CONNECTIONS_MAX: u32 = 10;
+/// No connection is kept for the next mail. The transport keeps even one on which a sending was cut
+/// short, and the server's late yes to that mail would be taken for its answer to the next.
+const CONNECTIONS_KEPT: u32 = 0;
 
 /// Sends the shop's mails.
 #[derive(Debug, Clone)]
@@ -53,7 +54,7 @@ impl Mailer {
         let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
             .map_err(|error| bad(&error))?
             .timeout(Some(TIMEOUT))
-            .pool_config(PoolConfig::new().max_size(CONNECTIONS_MAX))
+            .pool_config(PoolConfig::new().max_size(CONNECTIONS_KEPT))
             .build();
         Ok(Self { transport, from })
     }
