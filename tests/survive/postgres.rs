@@ -59,3 +59,52 @@ async fn a_postgres_that_is_restarted_under_load_loses_no_acknowledged_order() {
 fn told_to_come_back(shop: &Shop) -> usize {
     shop.ledger.count(|answer| matches!(answer, Answer::Unavailable(_)))
 }
+
+/// A slice is given up after 8 s; then the pool must find that its other connections are dead, too.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_fall_silent_stop_no_checkout_for_long() {
+    survive(Plan { apis: 1, ..Plan::DEFAULT }, async |shop| {
+        let mug = shop.stock(100).await;
+        let client = shop.client();
+        client.place(&[(mug, 1)]).await;
+
+        let frozen = backends(shop, "holdfast-api").await;
+        assert!(!frozen.is_empty());
+        signal(&frozen, "-STOP");
+        let began = Instant::now();
+        let wish = client.wish(&[(mug, 1)]);
+        let placed = tokio::time::timeout(SILENCE_MAX, client.order(&wish)).await;
+        // Whatever comes of it, the database must be able to go on.
+        signal(&frozen, "-CONT");
+
+        assert!(placed.is_ok(), "no order within {SILENCE_MAX:?}: {}", shop.ledger.summary());
+        println!("an order was placed {:?} after the silence began", began.elapsed());
+        let unkind = |answer: &Answer| matches!(answer, Answer::Lost(_) | Answer::Refused(..));
+        assert_eq!(shop.ledger.count(unkind), 0, "{}", shop.ledger.summary());
+    })
+    .await;
+}
+
+/// The database's own processes behind the connections of a process of ours.
+async fn backends(shop: &Shop, process: &str) -> Vec<i32> {
+    sqlx::query_scalar(
+        "
+        SELECT pid
+        FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = $1
+        ",
+    )
+    .bind(process)
+    .fetch_all(shop.db())
+    .await
+    .unwrap()
+}
+
+/// Stops or continues processes, as a network that loses every packet would.
+fn signal(pids: &[i32], signal: &str) {
+    let mut kill = std::process::Command::new("kill");
+    kill.arg(signal).args(pids.iter().map(ToString::to_string));
+    assert!(kill.status().unwrap().success());
+}
