@@ -1,8 +1,7 @@
 //! What the API's batches are compared with: one transaction an order, straight over SQL, as it is
 //! written when nobody thinks of batches.
 //!
-//! It writes exactly the rows that the API writes. It is spared HTTP, JSON, tokens and wake-ups,
-//! and locks the hot row as late as it can.
+//! It writes exactly the rows that the API writes, and is spared HTTP, JSON, tokens and wake-ups.
 
 use std::{
     ops::Range,
@@ -115,13 +114,15 @@ async fn place(connection: &mut PgConnection, owner: Uuid, variant: Uuid) -> sql
     let placed_at = insert_order(&mut tx, &order, offer.price_minor).await?;
     insert_line(&mut tx, &order, &offer).await?;
     insert_event(&mut tx, &order).await?;
-    insert_hold(&mut tx, &order).await?;
     insert_movement(&mut tx, &order).await?;
     insert_key(&mut tx, &order, receipt(&order, offer, placed_at)).await?;
     insert_job(&mut tx, &order).await?;
+    // Everybody waits for this row, so it is locked last. Only the hold comes after it: its foreign key
+    // would lock the row for sharing, and an update of a row that others share is slow.
     if !reserve(&mut tx, variant).await? {
         return Err(sqlx::Error::RowNotFound);
     }
+    insert_hold(&mut tx, &order).await?;
     tx.commit().await
 }
 
