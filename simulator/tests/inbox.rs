@@ -424,8 +424,12 @@ mod over_http {
         format!("http://{}{path}", inbox.http_addr())
     }
 
+    fn client() -> reqwest::Client {
+        simulator::http_client().build().unwrap()
+    }
+
     async fn page(inbox: &Inbox, path: &str) -> reqwest::Response {
-        reqwest::get(url(inbox, path)).await.unwrap()
+        client().get(url(inbox, path)).send().await.unwrap()
     }
 
     async fn inbox_with(subjects: &[&str]) -> Arc<Inbox> {
@@ -481,7 +485,7 @@ mod over_http {
 
         let body = page(&inbox, "/api/mails").await.bytes().await.unwrap();
         let mails: Value = serde_json::from_slice(&body).unwrap();
-        let deleted = reqwest::Client::new().delete(url(&inbox, "/api/mails"));
+        let deleted = client().delete(url(&inbox, "/api/mails"));
         let deleted = deleted.send().await.unwrap();
 
         assert_eq!(mails[0]["subject"], "Grüße: one");
@@ -496,7 +500,7 @@ mod over_http {
         let inbox = inbox_with(&[]).await;
         let mailer = mailer(&inbox);
         let order = async |body: Value| {
-            let request = reqwest::Client::new().put(url(&inbox, "/api/fault"));
+            let request = client().put(url(&inbox, "/api/fault"));
             request.json(&body).send().await.unwrap().status().as_u16()
         };
 

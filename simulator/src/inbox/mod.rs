@@ -12,7 +12,7 @@ mod smtp;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use poem::listener::TcpAcceptor;
+use poem::{Route, listener::TcpAcceptor};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use self::shelf::Shelf;
@@ -30,6 +30,15 @@ pub struct Inbox {
 impl Inbox {
     /// Accepts mail at `smtp` and shows it at `http`; port 0 means any free port.
     pub async fn start(smtp: SocketAddr, http: SocketAddr) -> io::Result<Self> {
+        Self::start_beside(smtp, http, Route::new()).await
+    }
+
+    /// The same, on an HTTP port that serves `others` as well.
+    pub async fn start_beside(
+        smtp: SocketAddr,
+        http: SocketAddr,
+        others: Route,
+    ) -> io::Result<Self> {
         let smtp_listener = bind(smtp).await?;
         let http_listener = bind(http).await?;
         let smtp_addr = smtp_listener.local_addr()?;
@@ -39,7 +48,7 @@ impl Inbox {
 
         let mut servers = JoinSet::new();
         servers.spawn(smtp::serve(smtp_listener, Arc::clone(&shelf)));
-        let pages = page::routes(Arc::clone(&shelf));
+        let pages = page::routes(Arc::clone(&shelf), others);
         servers.spawn(async move {
             // Only binding can fail, and that has happened.
             drop(http_server.run(pages).await);
@@ -83,7 +92,7 @@ impl Inbox {
 }
 
 /// Listens at `addr`; the error names it, because "address in use" alone helps nobody.
-async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(addr)
         .await
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {addr}: {error}")))

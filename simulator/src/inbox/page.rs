@@ -30,8 +30,8 @@ const TIME: &[BorrowedFormatItem<'_>] =
 /// - `GET /api/mails` answers every mail in the order of acceptance, `DELETE` forgets them.
 /// - `PUT /api/fault` with `{"fault": "temporary-failure", "times": 2}` strikes the next two
 ///   clients; without `times` the fault lasts, and `{"fault": null}` ends every fault.
-pub(super) fn routes(shelf: Arc<Shelf>) -> impl Endpoint {
-    Route::new()
+pub(super) fn routes(shelf: Arc<Shelf>, others: Route) -> impl Endpoint {
+    others
         .at("/", get(list))
         .at("/mails/:number", get(show))
         .at("/mails/:number/html", get(html_part))
