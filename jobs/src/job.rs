@@ -12,16 +12,22 @@ pub enum Lane {
     Deadlines,
     /// E-mails to shoppers.
     Mail,
+    /// Webhooks to act on. Nobody outside is asked, so that no provider can delay it.
+    Settling,
+    /// Calls to payment providers, which may be slow or away.
+    Providers,
 }
 
 impl Lane {
-    pub const ALL: [Self; 2] = [Self::Deadlines, Self::Mail];
+    pub const ALL: [Self; 4] = [Self::Deadlines, Self::Mail, Self::Settling, Self::Providers];
 
     /// The name in the ledger, in Redis and in metrics; stored for years.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Deadlines => "deadlines",
             Self::Mail => "mail",
+            Self::Settling => "settling",
+            Self::Providers => "providers",
         }
     }
 
@@ -34,17 +40,17 @@ impl Lane {
     pub const fn rows_per_wake_up(self) -> usize {
         match self {
             // One set-based statement handles them all.
-            Self::Deadlines => 200,
-            // Few, so that a burst spreads over all mailers and a slow mail server delays few.
-            Self::Mail => 20,
+            Self::Deadlines | Self::Settling => 200,
+            // Few, so that a burst spreads over all processes and a slow server delays few.
+            Self::Mail | Self::Providers => 20,
         }
     }
 
     /// How often an idle worker asks Redis; it has no way to be told.
     pub(crate) const fn poll_interval(self) -> Duration {
         match self {
-            Self::Deadlines => Duration::from_millis(100),
-            Self::Mail => Duration::from_millis(250),
+            Self::Deadlines | Self::Settling => Duration::from_millis(100),
+            Self::Mail | Self::Providers => Duration::from_millis(250),
         }
     }
 }

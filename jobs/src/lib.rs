@@ -15,6 +15,7 @@
 //! What holds, whatever crashes: a committed row is handled at least once, or is `dead` with a
 //! reason; a verdict counts only while its attempt still has the lease.
 
+pub mod checkout;
 mod job;
 pub mod ledger;
 pub mod notifications;

@@ -39,6 +39,41 @@ impl Job for SendReservationExpired {
     }
 }
 
+/// Tells the shopper that the order is paid.
+///
+/// Safe to repeat: the delivery's row is unique per order and template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendOrderConfirmed {
+    pub order_id: Uuid,
+}
+
+impl Job for SendOrderConfirmed {
+    const KIND: &'static str = "notifications.send-order-confirmed";
+    const LANE: Lane = Lane::Mail;
+
+    fn dedupe_key(&self) -> Option<String> {
+        Some(format!("order-confirmed:{}", self.order_id))
+    }
+}
+
+/// Tells the shopper that a payment did not go through and until when another can be made.
+///
+/// Safe to repeat: the delivery's row is unique per payment and template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendPaymentFailed {
+    pub order_id: Uuid,
+    pub payment_id: Uuid,
+}
+
+impl Job for SendPaymentFailed {
+    const KIND: &'static str = "notifications.send-payment-failed";
+    const LANE: Lane = Lane::Mail;
+
+    fn dedupe_key(&self) -> Option<String> {
+        Some(format!("payment-failed:{}", self.payment_id))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -50,10 +85,11 @@ mod tests {
     };
 
     const ORDER: &str = "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f";
+    const PAYMENT: &str = "0198c5a1-1c2d-7e3f-8a4b-5c6d7e8f9a0b";
 
     /// Payloads as they were written on the day the version was released. Lines are added, never changed:
     /// such rows may still be in a ledger.
-    const RECORDED: [(&str, &str); 2] = [
+    const RECORDED: [(&str, &str); 4] = [
         (
             "notifications.send-order-received",
             r#"{"v": 1, "order_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f"}"#,
@@ -61,6 +97,14 @@ mod tests {
         (
             "notifications.send-reservation-expired",
             r#"{"v": 1, "order_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f"}"#,
+        ),
+        (
+            "notifications.send-order-confirmed",
+            r#"{"v": 1, "order_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f"}"#,
+        ),
+        (
+            "notifications.send-payment-failed",
+            r#"{"v": 1, "order_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f", "payment_id": "0198c5a1-1c2d-7e3f-8a4b-5c6d7e8f9a0b"}"#,
         ),
     ];
 
@@ -74,6 +118,7 @@ mod tests {
     #[test]
     fn payloads_recorded_once_are_read_for_ever() {
         let order_id = ORDER.parse().unwrap();
+        let payment_id = PAYMENT.parse().unwrap();
 
         for payload in recorded(SendOrderReceived::KIND) {
             assert_eq!(
@@ -87,11 +132,24 @@ mod tests {
                 SendReservationExpired { order_id }
             );
         }
+        for payload in recorded(SendOrderConfirmed::KIND) {
+            assert_eq!(
+                decode::<SendOrderConfirmed>(payload).unwrap(),
+                SendOrderConfirmed { order_id }
+            );
+        }
+        for payload in recorded(SendPaymentFailed::KIND) {
+            assert_eq!(
+                decode::<SendPaymentFailed>(payload).unwrap(),
+                SendPaymentFailed { order_id, payment_id }
+            );
+        }
     }
 
     #[test]
     fn what_is_written_today_is_what_was_recorded_last() {
         let order_id = ORDER.parse().unwrap();
+        let payment_id = PAYMENT.parse().unwrap();
 
         assert_eq!(
             Some(job::encode(&SendOrderReceived { order_id }).unwrap()),
@@ -100,6 +158,14 @@ mod tests {
         assert_eq!(
             Some(job::encode(&SendReservationExpired { order_id }).unwrap()),
             recorded(SendReservationExpired::KIND).last()
+        );
+        assert_eq!(
+            Some(job::encode(&SendOrderConfirmed { order_id }).unwrap()),
+            recorded(SendOrderConfirmed::KIND).last()
+        );
+        assert_eq!(
+            Some(job::encode(&SendPaymentFailed { order_id, payment_id }).unwrap()),
+            recorded(SendPaymentFailed::KIND).last()
         );
     }
 
@@ -116,14 +182,19 @@ mod tests {
     }
 
     #[test]
-    fn one_order_gets_each_mail_once() {
+    fn one_cause_gets_each_mail_once() {
         let order_id: Uuid = ORDER.parse().unwrap();
+        let payment_id: Uuid = PAYMENT.parse().unwrap();
 
         let received = SendOrderReceived { order_id }.dedupe_key();
         let expired = SendReservationExpired { order_id }.dedupe_key();
+        let confirmed = SendOrderConfirmed { order_id }.dedupe_key();
+        let failed = SendPaymentFailed { order_id, payment_id }.dedupe_key();
 
         assert_eq!(received, Some(format!("order-received:{ORDER}")));
         assert_eq!(expired, Some(format!("reservation-expired:{ORDER}")));
+        assert_eq!(confirmed, Some(format!("order-confirmed:{ORDER}")));
+        assert_eq!(failed, Some(format!("payment-failed:{PAYMENT}")));
         assert_eq!(Delay::NONE.duration().as_millis(), 0);
     }
 }
