@@ -23,7 +23,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clients::smtp::Mailer,
+    clients::{
+        Budget, Providers, Razorpay, Stripe, razorpay::RazorpayAccess, smtp::Mailer,
+        stripe::StripeAccess,
+    },
     config::{BadSettings, Common, Settings},
     context::{Context, Shop},
     kernel::failpoint,
@@ -177,8 +180,40 @@ pub fn context<S: Settings>(settings: &S) -> Result<Context, BadSettings> {
         relay,
         hold: settings.hold(),
         mailer: mailer.transpose()?,
+        providers: providers(settings)?,
         shop: Shop { name, url },
     })
+}
+
+/// The providers that are offered, in a process that asks them.
+fn providers<S: Settings>(settings: &S) -> Result<Providers, BadSettings> {
+    let Some(offered) = settings.providers() else {
+        return Ok(Providers::default());
+    };
+    let Common { redis_url, queue_namespace, .. } = settings.common();
+    let budget = |provider, calls_per_second| {
+        Budget::new(redis_url.expose_secret(), queue_namespace, provider, calls_per_second)
+            .map_err(|_| BadSettings::wrong("REDIS_URL", "a URL that Redis understands"))
+    };
+    let stripe = offered.stripe.as_ref().map(|stripe| {
+        let access = StripeAccess {
+            url: stripe.url.clone(),
+            keys: stripe.keys.clone(),
+            webhook_secrets: stripe.webhook_secrets.clone(),
+        };
+        Stripe::new(access, budget("stripe", stripe.calls_per_second)?)
+            .map_err(|_| BadSettings::wrong("STRIPE_URL", "a URL that can be asked"))
+    });
+    let razorpay = offered.razorpay.as_ref().map(|razorpay| {
+        let access = RazorpayAccess {
+            url: razorpay.url.clone(),
+            keys: razorpay.keys.clone(),
+            webhook_secrets: razorpay.webhook_secrets.clone(),
+        };
+        Razorpay::new(access, budget("razorpay", razorpay.calls_per_second)?)
+            .map_err(|_| BadSettings::wrong("RAZORPAY_URL", "a URL that can be asked"))
+    });
+    Ok(Providers { stripe: stripe.transpose()?, razorpay: razorpay.transpose()? })
 }
 
 /// How every connection of a process behaves. The timeouts are PostgreSQL's own, so that they hold

@@ -3,11 +3,19 @@
 //! Everything that is missing or wrong is told at once, a line each. No value is ever repeated in
 //! such a line, nor shown by `--help` or `Debug`: half of them are secrets.
 
-use std::{error::Error, fmt, io::IsTerminal, net::SocketAddr, str::FromStr, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    io::IsTerminal,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use clap::{Args, Parser};
 use lettre::{AsyncSmtpTransport, Tokio1Executor, message::Mailbox};
+use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
@@ -21,6 +29,9 @@ const HOLD_MAX: Duration = Duration::from_hours(24);
 
 /// PostgreSQL allows 100 connections unless told otherwise; no one process should take more than that.
 const DATABASE_POOL_MAX: u32 = 100;
+
+/// More than any provider allows an account unasked.
+const CALLS_MAX: u32 = 1_000;
 
 /// What a process is told from outside.
 pub trait Settings: Sized {
@@ -38,6 +49,11 @@ pub trait Settings: Sized {
 
     /// How mails are sent, in the process that sends them.
     fn mail(&self) -> Option<&Mail> {
+        None
+    }
+
+    /// How the payment providers are reached, in the processes that ask them.
+    fn providers(&self) -> Option<&Providers> {
         None
     }
 }
@@ -116,6 +132,40 @@ pub struct Api {
     pub hold: Duration,
     pub token_keys: Keys,
     pub guest_token_keys: Keys,
+    pub providers: Providers,
+}
+
+/// The settings of `webhooks`.
+#[derive(Debug)]
+pub struct Webhooks {
+    pub common: Common,
+    pub providers: Providers,
+}
+
+/// The payment providers that are offered: those with keys. All keys are of one mode, live or test.
+#[derive(Debug, Default)]
+pub struct Providers {
+    pub stripe: Option<Stripe>,
+    pub razorpay: Option<Razorpay>,
+}
+
+/// How Stripe is reached.
+#[derive(Debug)]
+pub struct Stripe {
+    pub url: String,
+    pub keys: Vec<SecretString>,
+    pub webhook_secrets: Vec<SecretString>,
+    pub calls_per_second: u32,
+}
+
+/// How Razorpay is reached.
+#[derive(Debug)]
+pub struct Razorpay {
+    pub url: String,
+    /// Key ids with their secrets.
+    pub keys: Vec<(String, SecretString)>,
+    pub webhook_secrets: Vec<SecretString>,
+    pub calls_per_second: u32,
 }
 
 /// The settings of `reaper`.
@@ -202,6 +252,46 @@ struct ApiArguments {
     /// Keys of guest tokens, the first signs: kid:base64url(32 bytes),…
     #[arg(long, env = "GUEST_TOKEN_KEYS", hide_env_values = true, value_name = "KEYS")]
     guest_token_keys: Option<SecretString>,
+    #[command(flatten)]
+    providers: ProviderArguments,
+}
+
+/// Works on what the payment providers report.
+#[derive(Parser)]
+#[command(name = "webhooks", version)]
+struct WebhooksArguments {
+    #[command(flatten)]
+    common: CommonArguments,
+    #[command(flatten)]
+    providers: ProviderArguments,
+}
+
+#[derive(Args)]
+struct ProviderArguments {
+    /// Stripe's API [default: the one of api.stripe.com]
+    #[arg(long, env = "STRIPE_URL", hide_env_values = true, value_name = "URL")]
+    stripe_url: Option<String>,
+    /// Stripe's secret keys, the first is used; none: no Stripe
+    #[arg(long, env = "STRIPE_KEYS", hide_env_values = true, value_name = "KEY,…")]
+    stripe_keys: Option<SecretString>,
+    /// What Stripe signs webhooks with, the newest first
+    #[arg(long, env = "STRIPE_WEBHOOK_SECRETS", hide_env_values = true, value_name = "SECRET,…")]
+    stripe_webhook_secrets: Option<SecretString>,
+    /// Calls to Stripe each second at most, of all processes together [default: 20]
+    #[arg(long, env = "STRIPE_RATE", hide_env_values = true, value_name = "CALLS")]
+    stripe_rate: Option<String>,
+    /// Razorpay's API [default: the one of api.razorpay.com]
+    #[arg(long, env = "RAZORPAY_URL", hide_env_values = true, value_name = "URL")]
+    razorpay_url: Option<String>,
+    /// Razorpay's key ids and secrets, the first is used; none: no Razorpay
+    #[arg(long, env = "RAZORPAY_KEYS", hide_env_values = true, value_name = "ID:SECRET,…")]
+    razorpay_keys: Option<SecretString>,
+    /// What Razorpay signs webhooks with, the newest first
+    #[arg(long, env = "RAZORPAY_WEBHOOK_SECRETS", hide_env_values = true, value_name = "SECRET,…")]
+    razorpay_webhook_secrets: Option<SecretString>,
+    /// Calls to Razorpay each second at most, of all processes together [default: 10]
+    #[arg(long, env = "RAZORPAY_RATE", hide_env_values = true, value_name = "CALLS")]
+    razorpay_rate: Option<String>,
 }
 
 /// Ends what nobody paid for, and pushes again what was lost on the way.
@@ -245,6 +335,26 @@ impl Settings for Api {
 
     fn hold(&self) -> Duration {
         self.hold
+    }
+
+    fn providers(&self) -> Option<&Providers> {
+        Some(&self.providers)
+    }
+}
+
+impl Settings for Webhooks {
+    const PROCESS: &'static str = "webhooks";
+
+    fn read() -> Result<Self, BadSettings> {
+        Self::try_from(WebhooksArguments::parse())
+    }
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn providers(&self) -> Option<&Providers> {
+        Some(&self.providers)
     }
 }
 
@@ -293,6 +403,7 @@ impl TryFrom<ApiArguments> for Api {
             |name, list: Option<&SecretString>| reading.take(name, list.map(expose), KEYS, keys);
         let token_keys = keys("TOKEN_KEYS", arguments.token_keys.as_ref());
         let guest_token_keys = keys("GUEST_TOKEN_KEYS", arguments.guest_token_keys.as_ref());
+        let providers = reading.providers(&arguments.providers);
         let settings = || {
             Some(Self {
                 common: common?,
@@ -300,8 +411,23 @@ impl TryFrom<ApiArguments> for Api {
                 hold: hold?,
                 token_keys: token_keys?,
                 guest_token_keys: guest_token_keys?,
+                providers: providers?,
             })
         };
+        reading.finish(settings())
+    }
+}
+
+impl TryFrom<WebhooksArguments> for Webhooks {
+    type Error = BadSettings;
+
+    fn try_from(arguments: WebhooksArguments) -> Result<Self, BadSettings> {
+        // No connection is held while a provider is asked; settling payments takes one each.
+        const POOL: &str = "8";
+        let mut reading = Reading::default();
+        let common = reading.common(&arguments.common, POOL);
+        let providers = reading.providers(&arguments.providers);
+        let settings = || Some(Self { common: common?, providers: providers? });
         reading.finish(settings())
     }
 }
@@ -403,6 +529,62 @@ impl Reading {
         })
     }
 
+    fn providers(&mut self, arguments: &ProviderArguments) -> Option<Providers> {
+        let problems = self.0.len();
+        let stripe_keys = given_secret(arguments.stripe_keys.as_ref());
+        let stripe = stripe_keys.and_then(|keys| self.stripe(keys, arguments));
+        let razorpay_keys = given_secret(arguments.razorpay_keys.as_ref());
+        let razorpay = razorpay_keys.and_then(|keys| self.razorpay(keys, arguments));
+        if self.0.len() > problems {
+            return None;
+        }
+        // Test money would pay for real goods.
+        let stripe_mode = stripe.as_ref().and_then(|stripe| mode_of_stripe(&stripe.keys));
+        let razorpay_mode = razorpay.as_ref().and_then(|razorpay| mode_of_razorpay(&razorpay.keys));
+        if stripe_mode.zip(razorpay_mode).is_some_and(|(stripe, razorpay)| stripe != razorpay) {
+            let line = "RAZORPAY_KEYS is wrong; it should be of STRIPE_KEYS' mode, live or test";
+            self.0.push(line.to_owned());
+            return None;
+        }
+        Some(Providers { stripe, razorpay })
+    }
+
+    fn stripe(&mut self, keys: &str, arguments: &ProviderArguments) -> Option<Stripe> {
+        const KEYS: &str = "comma-separated secret keys of one mode, as sk_live_… or sk_test_…";
+        // Stripe allows 25 calls a second in a sandbox, and in live mode for each kind of object
+        // (docs.stripe.com/rate-limits). The rest is for the dashboard and for other programs.
+        const RATE: &str = "20";
+        let keys = self.take("STRIPE_KEYS", Some(keys), KEYS, stripe_keys);
+        let url = given(arguments.stripe_url.as_ref()).or(Some("https://api.stripe.com"));
+        let url = self.take("STRIPE_URL", url, PROVIDER_URL, provider_url);
+        let rate = given(arguments.stripe_rate.as_ref()).or(Some(RATE));
+        let rate = self.take("STRIPE_RATE", rate, CALLS, calls);
+        let secrets = arguments.stripe_webhook_secrets.as_ref().map(expose);
+        let secrets = self.take("STRIPE_WEBHOOK_SECRETS", secrets, SECRETS, secrets_of);
+        Some(Stripe { url: url?, keys: keys?, webhook_secrets: secrets?, calls_per_second: rate? })
+    }
+
+    fn razorpay(&mut self, keys: &str, arguments: &ProviderArguments) -> Option<Razorpay> {
+        const KEYS: &str = "comma-separated key ids and secrets of one mode, as rzp_live_…:secret or \
+                            rzp_test_…:secret";
+        // Razorpay limits the rate and publishes no number (razorpay.com/docs/api/pagination). This
+        // serves two to three shoppers a second.
+        const RATE: &str = "10";
+        let keys = self.take("RAZORPAY_KEYS", Some(keys), KEYS, razorpay_keys);
+        let url = given(arguments.razorpay_url.as_ref()).or(Some("https://api.razorpay.com"));
+        let url = self.take("RAZORPAY_URL", url, PROVIDER_URL, provider_url);
+        let rate = given(arguments.razorpay_rate.as_ref()).or(Some(RATE));
+        let rate = self.take("RAZORPAY_RATE", rate, CALLS, calls);
+        let secrets = arguments.razorpay_webhook_secrets.as_ref().map(expose);
+        let secrets = self.take("RAZORPAY_WEBHOOK_SECRETS", secrets, SECRETS, secrets_of);
+        Some(Razorpay {
+            url: url?,
+            keys: keys?,
+            webhook_secrets: secrets?,
+            calls_per_second: rate?,
+        })
+    }
+
     fn database_url(&mut self, url: Option<&SecretString>) -> Option<SecretString> {
         const WANTED: &str = "a URL as postgres://user:password@host:port/database";
         self.take("DATABASE_URL", url.map(expose), WANTED, |url| {
@@ -436,6 +618,12 @@ impl Reading {
     }
 }
 
+const PROVIDER_URL: &str = "an https:// URL; http:// only on this machine";
+
+const CALLS: &str = "a number of calls a second from 1 to 1000";
+
+const SECRETS: &str = "comma-separated signing secrets, the newest first";
+
 const FAILPOINT: &str = if cfg!(debug_assertions) {
     "the name of a failpoint, or name:n"
 } else {
@@ -445,6 +633,10 @@ const FAILPOINT: &str = if cfg!(debug_assertions) {
 /// A variable that is set to nothing is not set.
 fn given(text: Option<&String>) -> Option<&str> {
     text.map(String::as_str).filter(|text| !text.is_empty())
+}
+
+fn given_secret(secret: Option<&SecretString>) -> Option<&str> {
+    secret.map(expose).filter(|text| !text.is_empty())
 }
 
 fn expose(secret: &SecretString) -> &str {
@@ -541,6 +733,84 @@ fn keys(list: &str) -> Option<Keys> {
     Some(Keys(keys))
 }
 
+/// Whether money is real.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Live,
+    Test,
+}
+
+impl Mode {
+    fn of_stripe(key: &str) -> Option<Self> {
+        Self::starting(key.strip_prefix("sk_").or_else(|| key.strip_prefix("rk_"))?)
+    }
+
+    fn of_razorpay(key_id: &str) -> Option<Self> {
+        Self::starting(key_id.strip_prefix("rzp_")?)
+    }
+
+    fn starting(name: &str) -> Option<Self> {
+        match name.split_once('_')? {
+            ("live", _) => Some(Self::Live),
+            ("test", _) => Some(Self::Test),
+            _ => None,
+        }
+    }
+}
+
+fn mode_of_stripe(keys: &[SecretString]) -> Option<Mode> {
+    one_mode(keys.iter().map(|key| Mode::of_stripe(expose(key))))
+}
+
+fn mode_of_razorpay(keys: &[(String, SecretString)]) -> Option<Mode> {
+    one_mode(keys.iter().map(|(id, _)| Mode::of_razorpay(id)))
+}
+
+/// The mode of all, if they have one.
+fn one_mode(mut modes: impl Iterator<Item = Option<Mode>>) -> Option<Mode> {
+    let first = modes.next()??;
+    modes.all(|mode| mode == Some(first)).then_some(first)
+}
+
+fn stripe_keys(list: &str) -> Option<Vec<SecretString>> {
+    secrets_of(list).filter(|keys| mode_of_stripe(keys).is_some())
+}
+
+fn razorpay_keys(list: &str) -> Option<Vec<(String, SecretString)>> {
+    let key = |entry: SecretString| {
+        let (id, secret) = expose(&entry).split_once(':')?;
+        (is_name(id, 64) && !secret.is_empty()).then(|| (id.to_owned(), SecretString::from(secret)))
+    };
+    let keys: Vec<_> = secrets_of(list)?.into_iter().map(key).collect::<Option<_>>()?;
+    mode_of_razorpay(&keys).map(|_| keys)
+}
+
+/// Secrets between commas, each of what can stand in a header.
+fn secrets_of(list: &str) -> Option<Vec<SecretString>> {
+    let secret = |entry: &str| {
+        let is_word = !entry.is_empty() && entry.bytes().all(|byte| byte.is_ascii_graphic());
+        is_word.then(|| SecretString::from(entry))
+    };
+    list.split(',').map(|entry| secret(entry.trim())).collect()
+}
+
+fn calls(text: &str) -> Option<u32> {
+    parse(text).filter(|calls| (1..=CALLS_MAX).contains(calls))
+}
+
+/// The URL of a provider. Keys travel there, and only on this machine may they travel unencrypted.
+fn provider_url(text: &str) -> Option<String> {
+    let url = Url::parse(text).ok()?;
+    let host = url.host_str()?.trim_matches(['[', ']']);
+    let is_here = host == "localhost" || parse::<IpAddr>(host).is_some_and(|ip| ip.is_loopback());
+    let is_safe = url.scheme() == "https" || (url.scheme() == "http" && is_here);
+    let is_plain = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    (is_safe && is_plain).then(|| text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -565,6 +835,14 @@ mod tests {
             ("--hold", "20s"),
             ("--token-keys", &keys),
             ("--guest-token-keys", &keys),
+            ("--stripe-url", ""),
+            ("--stripe-keys", "sk_test_hunter2,rk_test_hunter2"),
+            ("--stripe-webhook-secrets", "whsec_hunter2, whsec_old"),
+            ("--stripe-rate", ""),
+            ("--razorpay-url", "http://127.0.0.1:4000/razorpay/"),
+            ("--razorpay-keys", "rzp_test_1:hunter2"),
+            ("--razorpay-webhook-secrets", "hunter2"),
+            ("--razorpay-rate", "7"),
         ];
         for (flag, value) in changes {
             flags.iter_mut().find(|(name, _)| name == flag).unwrap().1 = value;
@@ -587,6 +865,61 @@ mod tests {
         );
         assert_eq!(settings.token_keys.expose()[1].0, "old");
         assert_eq!(settings.token_keys.expose()[0].1[31], 31);
+
+        let stripe = settings.providers.stripe.unwrap();
+        assert_eq!((&*stripe.url, stripe.calls_per_second), ("https://api.stripe.com", 20));
+        assert_eq!(expose(&stripe.keys[1]), "rk_test_hunter2");
+        assert_eq!(expose(&stripe.webhook_secrets[1]), "whsec_old");
+        let razorpay = settings.providers.razorpay.unwrap();
+        assert_eq!(razorpay.calls_per_second, 7);
+        assert_eq!((&*razorpay.keys[0].0, expose(&razorpay.keys[0].1)), ("rzp_test_1", "hunter2"));
+    }
+
+    #[test]
+    fn a_provider_without_keys_is_not_offered() {
+        let settings = read_api(&[("--stripe-keys", ""), ("--razorpay-keys", "")]).unwrap();
+
+        assert!(settings.providers.stripe.is_none() && settings.providers.razorpay.is_none());
+    }
+
+    #[test]
+    fn live_and_test_keys_do_not_mix_and_webhooks_need_a_secret() {
+        for (flag, value, complaint) in [
+            ("--stripe-keys", "sk_live_hunter2,sk_test_hunter2", "STRIPE_KEYS is wrong"),
+            ("--stripe-keys", "sk_live_hunter2", "RAZORPAY_KEYS is wrong"),
+            ("--stripe-keys", "hunter2", "STRIPE_KEYS is wrong"),
+            ("--stripe-webhook-secrets", "", "STRIPE_WEBHOOK_SECRETS is missing"),
+            ("--stripe-rate", "0", "STRIPE_RATE is wrong"),
+            ("--stripe-url", "http://hunter2.example", "STRIPE_URL is wrong"),
+            ("--razorpay-keys", "rzp_live_1:hunter2", "RAZORPAY_KEYS is wrong"),
+            ("--razorpay-keys", "rzp_test_1", "RAZORPAY_KEYS is wrong"),
+            ("--razorpay-webhook-secrets", "a,,b", "RAZORPAY_WEBHOOK_SECRETS is wrong"),
+        ] {
+            let problems = read_api(&[(flag, value)]).unwrap_err().to_string();
+
+            assert!(problems.starts_with(complaint), "{flag}={value}: {problems}");
+            assert_eq!(problems.lines().count(), 1, "{problems}");
+            assert!(!problems.contains("hunter2"), "{problems}");
+        }
+    }
+
+    #[test]
+    fn a_providers_url_is_encrypted_unless_it_is_here() {
+        for (url, usable) in [
+            ("https://api.stripe.com", true),
+            ("https://proxy.example:8443/stripe/", true),
+            ("http://127.0.0.1:4000", true),
+            ("http://localhost:4000/stripe", true),
+            ("http://[::1]:4000", true),
+            ("http://api.stripe.com", false),
+            ("http://127.0.0.1.example", false),
+            ("https://user:password@api.stripe.com", false),
+            ("https://api.stripe.com/?a=b", false),
+            ("ftp://localhost", false),
+            ("api.stripe.com", false),
+        ] {
+            assert_eq!(provider_url(url).is_some(), usable, "{url}");
+        }
     }
 
     #[test]
@@ -598,6 +931,8 @@ mod tests {
             ("--hold", "1s"),
             ("--token-keys", "hunter2"),
             ("--guest-token-keys", ""),
+            ("--stripe-keys", "hunter2"),
+            ("--razorpay-webhook-secrets", ""),
         ])
         .unwrap_err()
         .to_string();
@@ -605,7 +940,16 @@ mod tests {
         let names = problems.lines().map(|line| line.split(' ').next().unwrap());
         assert_eq!(
             names.collect::<Vec<_>>(),
-            ["DATABASE_URL", "REDIS_URL", "LISTEN", "HOLD", "TOKEN_KEYS", "GUEST_TOKEN_KEYS"]
+            [
+                "DATABASE_URL",
+                "REDIS_URL",
+                "LISTEN",
+                "HOLD",
+                "TOKEN_KEYS",
+                "GUEST_TOKEN_KEYS",
+                "STRIPE_KEYS",
+                "RAZORPAY_WEBHOOK_SECRETS"
+            ]
         );
         assert!(!problems.contains("hunter2"), "{problems}");
     }
@@ -615,9 +959,12 @@ mod tests {
         let debug = format!("{:?}", read_api(&[]).unwrap());
         assert!(!debug.contains("hunter2") && !debug.contains(KEY), "{debug}");
 
-        for command in
-            [ApiArguments::command(), ReaperArguments::command(), MailerArguments::command()]
-        {
+        for command in [
+            ApiArguments::command(),
+            WebhooksArguments::command(),
+            ReaperArguments::command(),
+            MailerArguments::command(),
+        ] {
             let with_environment =
                 command.get_arguments().filter(|argument| argument.get_env().is_some());
             for argument in with_environment {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sqlx::PgPool;
 
-use crate::clients::smtp::Mailer;
+use crate::clients::{Providers, smtp::Mailer};
 
 /// What a use case reaches beyond its arguments. Cheap to clone; every clone shares its connections.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct Context {
     pub hold: Duration,
     /// Only in processes that send mail.
     pub mailer: Option<Mailer>,
+    /// None in processes that ask no provider.
+    pub providers: Providers,
     pub shop: Shop,
 }
 
