@@ -36,6 +36,12 @@ pub fn is_rerunnable(error: &Error) -> bool {
     sql_state(error).is_some_and(|state| matches!(state.as_str(), "40001" | "40P01" | "55P03"))
 }
 
+/// Whether nobody knows what became of the transaction whose COMMIT failed like this: the connection
+/// was lost with it.
+pub fn leaves_open(error: &Error) -> bool {
+    class(error) == Class::Unavailable && !is_rerunnable(error)
+}
+
 /// The name of the constraint that refused a row.
 pub fn violated_constraint(error: &Error) -> Option<&str> {
     error.as_database_error()?.constraint()

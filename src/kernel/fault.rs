@@ -1,6 +1,6 @@
 //! One classification of errors for the whole program.
 
-use std::time::Duration;
+use std::{error::Error, fmt, time::Duration};
 
 /// What kind of failure it is. HTTP makes a status of it, a job a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct Detail {
 /// An error that knows what it means to whoever receives it.
 ///
 /// The error's text is shown to clients, except for [`Class::Unavailable`] and [`Class::Broken`].
-pub trait Fault: std::error::Error {
+pub trait Fault: Error {
     fn class(&self) -> Class;
 
     /// A stable name for programs to act on, listed in `docs/api.md`.
@@ -58,5 +58,36 @@ pub trait Fault: std::error::Error {
     /// When the same request is worth repeating.
     fn retry_after(&self) -> Option<Duration> {
         None
+    }
+}
+
+/// Writes an error with everything that caused it, on one line.
+pub struct Chain<'a>(pub &'a dyn Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the database failed")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn the_chain_of_causes_is_one_line() {
+        let error = Outer(std::io::Error::other("refused"));
+
+        assert_eq!(Chain(&error).to_string(), "the database failed: refused");
     }
 }

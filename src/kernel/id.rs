@@ -52,6 +52,10 @@ id! {
     ProductId,
     VariantId,
     OrderId,
+    /// One attempt to pay one order.
+    PaymentId,
+    /// A webhook in the inbox.
+    EventId,
 }
 
 impl From<UserId> for OwnerId {

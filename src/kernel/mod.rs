@@ -5,6 +5,7 @@ pub mod database;
 pub mod email;
 pub mod failpoint;
 pub mod fault;
+pub mod halves;
 pub mod id;
 pub mod money;
 pub mod rerun;
@@ -12,6 +13,6 @@ pub mod time;
 
 pub use email::{EmailAddress, InvalidEmail};
 pub use fault::{Class, Detail, Fault};
-pub use id::{GuestId, OrderId, OwnerId, ProductId, UserId, VariantId};
+pub use id::{EventId, GuestId, OrderId, OwnerId, PaymentId, ProductId, UserId, VariantId};
 pub use money::{Currency, Money, MoneyError};
 pub use rerun::rerun;

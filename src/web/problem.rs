@@ -1,12 +1,12 @@
 //! What a client is told when a request fails: `application/problem+json` (RFC 9457), always.
 
-use std::{error::Error, fmt, time::Duration};
+use std::time::Duration;
 
 use poem::http::StatusCode;
 use poem_openapi::{ApiResponse, Object, payload::Json};
 
 use crate::{
-    kernel::{Class, Detail, Fault},
+    kernel::{Class, Detail, Fault, fault::Chain},
     web::request_id,
 };
 
@@ -186,21 +186,6 @@ fn title(code: &str) -> String {
     title
 }
 
-/// Writes an error with everything that caused it, on one line.
-pub(super) struct Chain<'a>(pub(super) &'a dyn Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use poem::{IntoResponse, Response};
@@ -311,12 +296,5 @@ mod tests {
         let response = Problem::new(StatusCode::UNAUTHORIZED, "no-token", None).into_response();
 
         assert_eq!(response.header("www-authenticate"), Some("Bearer"));
-    }
-
-    #[test]
-    fn the_chain_of_causes_is_one_line() {
-        let error = TestError::Database(std::io::Error::other("refused"));
-
-        assert_eq!(Chain(&error).to_string(), "SELECT secret: refused");
     }
 }

@@ -11,11 +11,10 @@ use poem_openapi::error::{
 use serde_json::Value;
 
 use crate::{
-    kernel::Detail,
+    kernel::{Detail, fault::Chain},
     web::{
         Problem,
         document::{Document, Route},
-        problem::Chain,
     },
 };
 

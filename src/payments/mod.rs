@@ -1,0 +1,171 @@
+//! Payments: the attempts to pay orders, the money that came in, and the providers' news of both.
+//!
+//! Owns `payments`, `payment_transitions`, `captures` and `provider_events`. An attempt is committed
+//! before its provider is asked; money is recorded once, under the provider's name for it, whatever
+//! became of the order; a webhook is stored before it is believed. What follows from news for stock
+//! and orders is the checkout's to decide.
+
+pub mod api;
+mod error;
+pub mod gateway;
+pub mod inbox;
+mod state;
+pub mod store;
+
+use std::str::FromStr;
+
+pub use error::PaymentError;
+pub use state::{State, UnknownState};
+
+use crate::kernel::{Money, OrderId, PaymentId};
+
+/// Who collects the money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Provider {
+    Stripe,
+    Razorpay,
+}
+
+impl Provider {
+    pub const ALL: [Self; 2] = [Self::Stripe, Self::Razorpay];
+
+    /// The name in the database, in jobs and in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stripe => "stripe",
+            Self::Razorpay => "razorpay",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no provider has this name")]
+pub struct UnknownProvider;
+
+impl FromStr for Provider {
+    type Err = UnknownProvider;
+
+    fn from_str(name: &str) -> Result<Self, UnknownProvider> {
+        Self::ALL.into_iter().find(|provider| provider.name() == name).ok_or(UnknownProvider)
+    }
+}
+
+/// One attempt to pay one order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    pub id: PaymentId,
+    pub order_id: OrderId,
+    pub provider: Provider,
+    pub livemode: bool,
+    pub state: State,
+    pub amount: Money,
+    pub key_generation: i32,
+    /// `pi_…` or `order_…`, once it is known.
+    pub provider_ref: Option<String>,
+    pub last_decline: Option<String>,
+    pub created_at: time::OffsetDateTime,
+}
+
+impl Payment {
+    /// The key under which its provider is asked to create it: the same request under the same key is
+    /// done once. For Razorpay, which has no keys, it is the receipt by which the order is found again.
+    pub fn provider_key(&self) -> String {
+        match self.provider {
+            Provider::Stripe => format!("payment-{}-{}", self.id, self.key_generation),
+            Provider::Razorpay => self.id.uuid().simple().to_string(),
+        }
+    }
+}
+
+/// What a provider says of a payment, by a signed webhook or by its answer to a question.
+///
+/// News of one payment may come twice, late and in any order; only [`Standing::Captured`] is final.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    pub provider: Provider,
+    /// `pi_…` or `order_…`.
+    pub provider_ref: String,
+    /// The id we gave the payment when we created it there, where the provider repeats it.
+    pub payment_id: Option<PaymentId>,
+    pub livemode: bool,
+    pub standing: Standing,
+}
+
+/// Where a payment stands at its provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It waits for the shopper; the last try, if any, was declined with the provider's code.
+    Open { last_decline: Option<String> },
+    /// It is under way, for minutes or days.
+    Processing,
+    /// The shopper's bank has set the money aside. `charge_ref` is what has to be captured.
+    Authorized { charge_ref: String },
+    /// Money was collected: one charge, but for a provider that took it twice.
+    Captured(Vec<Charge>),
+    /// It will never be paid.
+    Cancelled,
+}
+
+/// Money that a provider collected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    /// The provider's name for the money: `pi_…` or `pay_…`.
+    pub charge_ref: String,
+    pub amount_minor: i64,
+    /// Three capital letters, as the provider says; not necessarily one of ISO 4217.
+    pub currency: String,
+}
+
+/// What became of money that was collected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It paid the order.
+    Accepted,
+    /// It must go back in full.
+    RefundDue(Surplus),
+    /// It is not what was asked for; a person decides.
+    Quarantined(Mismatch),
+}
+
+/// Why good money cannot be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surplus {
+    /// It came after the deadline, and the units are sold to others.
+    OutOfStock,
+    /// It came after the shopper had given the order up.
+    OrderCancelled,
+    /// The order was paid before.
+    AlreadyPaid,
+}
+
+/// How money differs from what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mismatch {
+    WrongAmount,
+    WrongCurrency,
+    /// It names a payment of ours and was collected for something else.
+    ForeignObject,
+}
+
+impl Fate {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::RefundDue(_) => "refund_due",
+            Self::Quarantined(_) => "quarantined",
+        }
+    }
+
+    /// Why it did not pay the order.
+    pub const fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Accepted => None,
+            Self::RefundDue(Surplus::OutOfStock) => Some("out_of_stock"),
+            Self::RefundDue(Surplus::OrderCancelled) => Some("order_cancelled"),
+            Self::RefundDue(Surplus::AlreadyPaid) => Some("already_paid"),
+            Self::Quarantined(Mismatch::WrongAmount) => Some("wrong_amount"),
+            Self::Quarantined(Mismatch::WrongCurrency) => Some("wrong_currency"),
+            Self::Quarantined(Mismatch::ForeignObject) => Some("foreign_object"),
+        }
+    }
+}
