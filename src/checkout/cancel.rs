@@ -1,52 +1,89 @@
 //! Cancelling an order that nobody has paid.
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 
-use super::{CheckoutError, released_detail};
+use super::{
+    CheckoutError, released_detail,
+    withdraw::{Withdrawal, withdraw},
+};
 use crate::{
     context::Context,
     inventory::holds::{self, Cause},
     kernel::{OrderId, OwnerId, rerun},
     orders::{self, Event, Status},
+    payments::{self, Payment},
 };
+
+/// How long a provider is waited for: less than the edge waits.
+const WITHDRAW_MAX: Duration = Duration::from_secs(9);
+
+/// How many attempts of other tabs are withdrawn, before the shopper is told that a payment is under way.
+const ROUNDS_MAX: usize = 3;
 
 /// Gives up the owner's order and puts its stock back on sale.
 ///
-/// A repeat changes nothing. An order that is paid or whose deadline was enforced is refused.
+/// An attempt to pay it is withdrawn at its provider first: an order that may yet be paid is not
+/// cancelled. A repeat changes nothing. An order that is paid or whose deadline was enforced is refused.
 pub async fn cancel_order(
     cx: &Context,
     id: OrderId,
     owner_id: OwnerId,
 ) -> Result<(), CheckoutError> {
-    rerun(|| cancel(cx, id, owner_id), CheckoutError::database).await
+    for _ in 0..ROUNDS_MAX {
+        let cancelled = rerun(|| cancel(cx, id, owner_id), CheckoutError::database).await?;
+        let Some(attempt) = cancelled else { return Ok(()) };
+        let order = orders::find_any_order(&cx.db, id).await?;
+        match withdraw(cx, &attempt, &order.number, WITHDRAW_MAX).await? {
+            Withdrawal::Over => {}
+            Withdrawal::UnderWay => break,
+            Withdrawal::Unknown(error) => return Err(error.into()),
+        }
+    }
+    Err(CheckoutError::PaymentInProgress)
 }
 
-async fn cancel(cx: &Context, id: OrderId, owner_id: OwnerId) -> Result<(), CheckoutError> {
+/// Cancels the order, unless an attempt to pay it is under way, which is returned instead.
+async fn cancel(
+    cx: &Context,
+    id: OrderId,
+    owner_id: OwnerId,
+) -> Result<Option<Payment>, CheckoutError> {
     let mut tx = cx.db.begin().await?;
-    if let Err(error) = give_up(&mut tx, id, owner_id).await {
-        // Not left to the drop, which would keep the order locked while the next attempt asks for it.
-        let _ = tx.rollback().await;
-        return Err(error);
+    match give_up(&mut tx, id, owner_id).await {
+        Ok(attempt) => {
+            tx.commit().await?;
+            Ok(attempt)
+        }
+        Err(error) => {
+            // Not left to the drop, which would keep the order locked while the next attempt asks for it.
+            let _ = tx.rollback().await;
+            Err(error)
+        }
     }
-    tx.commit().await?;
-    Ok(())
 }
 
 async fn give_up(
     tx: &mut PgConnection,
     id: OrderId,
     owner_id: OwnerId,
-) -> Result<(), CheckoutError> {
+) -> Result<Option<Payment>, CheckoutError> {
     let order = orders::store::lock_owned(&mut *tx, id, owner_id)
         .await?
         .ok_or(CheckoutError::NoSuchOrder)?;
     if order.status == Status::Cancelled {
-        return Ok(());
+        return Ok(None);
     }
     let status =
         order.status.on(Event::Cancelled).ok_or(CheckoutError::NotCancellable(order.status))?;
+    // Under the order's lock nobody opens another. Not locked: the holds' turn comes before theirs.
+    let attempts = payments::store::of_order(&mut *tx, id).await?;
+    if let Some(attempt) = attempts.into_iter().find(|attempt| attempt.state.is_open()) {
+        return Ok(Some(attempt));
+    }
     let released = holds::release(&mut *tx, &[id], Cause::OrderCancelled).await?;
     let detail = released_detail(&released, id);
     orders::store::transition(tx, &[id], Event::Cancelled, status, &[detail]).await?;
-    Ok(())
+    Ok(None)
 }

@@ -5,9 +5,10 @@ use crate::{
     inventory::allocation::Shortage,
     kernel::{Class, Detail, Fault, Money, MoneyError, VariantId, batch::Refused, database},
     orders::{OrderError, Status},
+    payments::PaymentError,
 };
 
-/// Why an order was not placed, cancelled or expired.
+/// Why an order was not placed, paid, cancelled or expired.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CheckoutError {
     /// Each entry names the place of a line in the request, from 0.
@@ -25,6 +26,23 @@ pub enum CheckoutError {
     NotCancellable(Status),
     #[error("there is no such order")]
     NoSuchOrder,
+    #[error("an order that is {} cannot be paid", .0.name())]
+    NotPayable(Status),
+    #[error("the order is paid")]
+    AlreadyPaid,
+    #[error("the time to pay the order is over")]
+    HoldExpired,
+    /// What is left of it is too little for a shopper to pay in.
+    #[error("the time to pay the order is almost over")]
+    HoldEnding,
+    #[error("the order costs nothing")]
+    NothingToPay,
+    #[error("a payment of the order is under way")]
+    PaymentInProgress,
+    #[error("there is no such payment")]
+    NoSuchPayment,
+    #[error(transparent)]
+    Payment(#[from] PaymentError),
     /// The queue is full, or the request waited too long in it. Nothing was done.
     #[error("the shop is busy")]
     Busy,
@@ -83,12 +101,17 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 impl Fault for CheckoutError {
     fn class(&self) -> Class {
         match self {
-            Self::BadLines(_) | Self::Amount(_) => Class::Invalid,
-            Self::OutOfStock(_) | Self::TotalChanged(_) | Self::NotCancellable(_) => {
-                Class::Conflict
-            }
+            Self::BadLines(_) | Self::Amount(_) | Self::NothingToPay => Class::Invalid,
+            Self::OutOfStock(_)
+            | Self::TotalChanged(_)
+            | Self::NotCancellable(_)
+            | Self::NotPayable(_)
+            | Self::AlreadyPaid
+            | Self::PaymentInProgress => Class::Conflict,
             Self::Key(error) => error.class(),
-            Self::NoSuchOrder => Class::NotFound,
+            Self::Payment(error) => error.class(),
+            Self::NoSuchOrder | Self::NoSuchPayment => Class::NotFound,
+            Self::HoldExpired | Self::HoldEnding => Class::Gone,
             Self::Busy | Self::NumberTaken | Self::OutcomeUnknown => Class::Unavailable,
             Self::UnreadableAnswer => Class::Broken,
             Self::Database(error) => database::class(error),
@@ -104,6 +127,14 @@ impl Fault for CheckoutError {
             Self::Key(error) => error.code(),
             Self::NotCancellable(_) => "order-not-cancellable",
             Self::NoSuchOrder => "order-not-found",
+            Self::NotPayable(_) => "order-not-payable",
+            Self::AlreadyPaid => "order-already-paid",
+            Self::HoldExpired => "hold-expired",
+            Self::HoldEnding => "hold-ending",
+            Self::NothingToPay => "nothing-to-pay",
+            Self::PaymentInProgress => "payment-in-progress",
+            Self::NoSuchPayment => "payment-not-found",
+            Self::Payment(error) => error.code(),
             Self::Busy | Self::NumberTaken => "busy",
             Self::OutcomeUnknown => "outcome-unknown",
             Self::UnreadableAnswer => "internal-error",
@@ -141,6 +172,14 @@ impl Fault for CheckoutError {
             | Self::Key(_)
             | Self::NotCancellable(_)
             | Self::NoSuchOrder
+            | Self::NotPayable(_)
+            | Self::AlreadyPaid
+            | Self::HoldExpired
+            | Self::HoldEnding
+            | Self::NothingToPay
+            | Self::PaymentInProgress
+            | Self::NoSuchPayment
+            | Self::Payment(_)
             | Self::Busy
             | Self::NumberTaken
             | Self::OutcomeUnknown
@@ -153,11 +192,19 @@ impl Fault for CheckoutError {
         if let Self::Key(error) = self {
             return error.retry_after();
         }
+        if let Self::Payment(error) = self {
+            return error.retry_after();
+        }
         (self.class() == Class::Unavailable).then_some(RETRY_AFTER)
     }
 }
 
 impl CheckoutError {
+    /// What a failed COMMIT means.
+    pub(super) fn of_commit(error: sqlx::Error) -> Self {
+        if database::leaves_open(&error) { Self::OutcomeUnknown } else { error.into() }
+    }
+
     /// The database's part in it.
     pub(super) fn database(&self) -> Option<&sqlx::Error> {
         if let Self::Database(error) = self { Some(error) } else { None }

@@ -3,12 +3,13 @@
 use jobs::notifications::SendReservationExpired;
 use sqlx::PgConnection;
 
-use super::{CheckoutError, released_detail};
+use super::{CheckoutError, released_detail, withdraw::give_up};
 use crate::{
     context::Context,
     inventory::holds::{self, Cause},
     kernel::{failpoint, rerun},
     orders::{self, Event, Status},
+    payments,
 };
 
 /// As many orders as one slice of any use case.
@@ -18,7 +19,7 @@ const SLICE_MAX_ROWS: i64 = 200;
 /// sale; returns how many.
 ///
 /// Any number of processes may do it at once: an order that one of them works on is left out by
-/// the others. The shopper is told by mail, once.
+/// the others. The shopper is told by mail, once, and attempts to pay are withdrawn by jobs.
 pub async fn expire_overdue(cx: &Context) -> Result<usize, CheckoutError> {
     rerun(|| expire_slice(cx), CheckoutError::database).await
 }
@@ -57,6 +58,8 @@ async fn end_overdue(tx: &mut PgConnection) -> sqlx::Result<Option<(usize, jobs:
     orders::store::transition(&mut *tx, &ids, Event::DeadlinePassed, status, &details).await?;
     let mails: Vec<_> =
         ids.iter().map(|id| SendReservationExpired { order_id: id.uuid() }).collect();
-    let staged = jobs::stage(tx, &mails, jobs::Delay::NONE).await?;
+    let attempts = payments::store::open_of(&mut *tx, &ids).await?;
+    let mut staged = give_up(&mut *tx, &attempts).await?;
+    staged.merge(jobs::stage(tx, &mails, jobs::Delay::NONE).await?);
     Ok(Some((ids.len(), staged)))
 }

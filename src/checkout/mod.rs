@@ -1,16 +1,22 @@
 //! Checkout: the one place that moves several slices at once. Placing, cancelling and expiring an
 //! order each change stock, holds, the order and its follow-up work in one transaction.
 //!
-//! Owns no table. Every transaction here locks in this order: idempotency keys, orders, stock, holds, then
-//! writes ledger and job rows; sorted by id within a table.
+//! Owns no table. Every transaction here locks in this order: idempotency keys, orders, stock, holds,
+//! payments, then writes ledger and job rows; sorted by id within a table. No provider is asked within one.
 
 pub mod api;
 mod cancel;
+mod capture;
+mod confirm;
 mod error;
+mod events;
 mod expire;
+mod pay;
 mod place;
 mod price;
+mod settle;
 mod sold_out;
+mod withdraw;
 pub mod work;
 
 use std::collections::BTreeMap;
@@ -21,10 +27,16 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use cancel::cancel_order;
+pub use capture::capture_payment;
+pub use confirm::{confirm_payment, find_payment};
 pub use error::CheckoutError;
+pub use events::{review_payment, settle_events};
 pub use expire::expire_overdue;
+pub use pay::{Attempt, OpenPayment, open_payment};
 pub use place::{Placement, place_orders};
+pub use settle::{EXTENSION, Settled, Settlement, settle};
 pub use sold_out::SoldOut;
+pub use withdraw::cancel_payment;
 
 use crate::{
     idempotency::{ClaimKey, Fingerprint, Key},

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,7 +21,7 @@ use crate::{
         allocation::{self, Available, Demand, Shortage, allocate},
         holds::{self, Account, Cause, Hold, Movement, moved},
     },
-    kernel::{Class, VariantId, database, failpoint, rerun},
+    kernel::{VariantId, database, failpoint, halves::halves, rerun},
     orders::{self, NewOrder, Status},
 };
 
@@ -64,7 +63,7 @@ pub async fn place_orders(cx: &Context, sold_out: &SoldOut, slice: &[PlaceOrder]
     let answers = refuse_sold_out(cx, &wishes).await;
     outcomes.extend(refused.iter().map(|(place, _)| *place).zip(answers));
     let wishes: Vec<_> = open.iter().map(|&place| &slice[place]).collect();
-    outcomes.extend(open.into_iter().zip(place_or_bisect(cx, sold_out, &wishes).await));
+    outcomes.extend(open.into_iter().zip(place_open(cx, sold_out, &wishes).await));
 
     for (place, leader) in followers {
         let same = slice[place].fingerprint == slice[leader].fingerprint;
@@ -119,61 +118,19 @@ async fn refuse_sold_out(cx: &Context, wishes: &[(&PlaceOrder, &[Shortage])]) ->
     wishes.iter().enumerate().map(refuse).collect()
 }
 
-/// Why a slice was not placed as a whole.
-#[derive(Debug)]
-enum Failure {
-    Database(sqlx::Error),
-    /// The connection broke during COMMIT.
-    OutcomeUnknown,
+/// Places the wishes; one that the database refuses does not spoil the others.
+async fn place_open(cx: &Context, sold_out: &SoldOut, wishes: &[&PlaceOrder]) -> Vec<Outcome> {
+    let placed = halves("orders", wishes, |part| {
+        rerun(move || place_together(cx, sold_out, part), CheckoutError::database)
+    })
+    .await;
+    placed.into_iter().map(|outcome| outcome.map_err(number_taken).flatten()).collect()
 }
 
-impl Failure {
-    fn of_commit(error: sqlx::Error) -> Self {
-        let is_lost =
-            database::class(&error) == Class::Unavailable && !database::is_rerunnable(&error);
-        if is_lost { Self::OutcomeUnknown } else { Self::Database(error) }
-    }
-
-    fn database(&self) -> Option<&sqlx::Error> {
-        match self {
-            Self::Database(error) => Some(error),
-            Self::OutcomeUnknown => None,
-        }
-    }
-}
-
-impl From<sqlx::Error> for Failure {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error)
-    }
-}
-
-/// Places the wishes; one that the database refuses is found by halving and does not spoil the others.
-async fn place_or_bisect(cx: &Context, sold_out: &SoldOut, wishes: &[&PlaceOrder]) -> Vec<Outcome> {
-    if wishes.is_empty() {
-        return Vec::new();
-    }
-    let attempt = rerun(|| place_together(cx, sold_out, wishes), Failure::database);
-    let error = match attempt.await {
-        Ok(outcomes) => return outcomes,
-        Err(Failure::OutcomeUnknown) => {
-            return vec![Err(CheckoutError::OutcomeUnknown); wishes.len()];
-        }
-        Err(Failure::Database(error)) => error,
-    };
-    if database::violated_constraint(&error) == Some("orders_number_unique") && wishes.len() == 1 {
-        return vec![Err(CheckoutError::NumberTaken)];
-    }
-    if wishes.len() == 1 || database::class(&error) == Class::Unavailable {
-        let error = Arc::new(error);
-        return vec![Err(CheckoutError::Database(error)); wishes.len()];
-    }
-    tracing::warn!(%error, orders = wishes.len(), "a slice of orders is halved to find the one that fails");
-    metrics::counter!("checkout_bisections_total").increment(1);
-    let (first, second) = wishes.split_at(wishes.len() / 2);
-    let mut outcomes = Box::pin(place_or_bisect(cx, sold_out, first)).await;
-    outcomes.extend(Box::pin(place_or_bisect(cx, sold_out, second)).await);
-    outcomes
+/// A number that another order has is the one thing that a repeat mends.
+fn number_taken(error: CheckoutError) -> CheckoutError {
+    let constraint = error.database().and_then(database::violated_constraint);
+    if constraint == Some("orders_number_unique") { CheckoutError::NumberTaken } else { error }
 }
 
 /// One attempt: the whole slice in one transaction.
@@ -181,7 +138,7 @@ async fn place_together(
     cx: &Context,
     sold_out: &SoldOut,
     wishes: &[&PlaceOrder],
-) -> Result<Vec<Outcome>, Failure> {
+) -> Result<Vec<Outcome>, CheckoutError> {
     let mut tx = cx.db.begin().await?;
     let Attempt { mut outcomes, allocation, written } = match attempt(&mut tx, cx, wishes).await {
         Ok(attempt) => attempt,
@@ -199,7 +156,7 @@ async fn place_together(
     };
 
     failpoint::pass("checkout.before-commit");
-    tx.commit().await.map_err(Failure::of_commit)?;
+    tx.commit().await.map_err(CheckoutError::of_commit)?;
     failpoint::pass("checkout.after-commit");
 
     for (place, receipt) in receipts {
@@ -377,7 +334,7 @@ async fn allocate_stock(
 
     let shortages = allocation::shortfall(&available, &demands);
     if !shortages.is_empty() {
-        allocation.taken = holds::store::take_over(&mut *tx, &shortages).await?;
+        allocation.taken = holds::store::take_over(&mut *tx, &shortages, &[]).await?;
         for hold in &allocation.taken {
             *available.entry(hold.variant_id).or_default() += hold.quantity;
         }
@@ -442,7 +399,7 @@ async fn write(
         .ok_or(sqlx::Error::RowNotFound)?;
     orders::store::insert_lines(&mut *tx, &new_orders).await?;
     orders::store::insert_placed_events(&mut *tx, &ids).await?;
-    holds::store::change_reserved(&mut *tx, &movements).await?;
+    holds::store::change_counters(&mut *tx, &movements).await?;
     holds::store::insert(&mut *tx, &new_holds, moments.expires_at).await?;
     holds::store::record_movements(&mut *tx, &movements).await?;
     let records: Vec<_> = winners

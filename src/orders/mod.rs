@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 pub use error::OrderError;
 pub use number::OrderNumber;
 pub use read::{Order, find_any_order, find_order, list_orders};
-pub use status::{Event, Status};
+pub use status::{Event, Note, Status};
 
 use crate::kernel::{Money, OrderId, OwnerId, VariantId};
 

@@ -24,6 +24,34 @@ pub enum Event {
     PaymentSettled,
 }
 
+/// What happens to an order without moving it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Note {
+    /// A payment was declined; another can be made until the deadline.
+    PaymentFailed,
+    /// Money came that cannot be kept.
+    PaymentRefundDue,
+    /// Money came that is not what was asked for.
+    PaymentQuarantined,
+    /// Money was set aside for an order that no longer wants it.
+    PaymentAuthorizedTooLate,
+    /// A payment is under way that may take longer than the deadline.
+    DeadlineExtended,
+}
+
+impl Note {
+    /// The name on the order's timeline.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PaymentFailed => "payment_failed",
+            Self::PaymentRefundDue => "payment_refund_due",
+            Self::PaymentQuarantined => "payment_quarantined",
+            Self::PaymentAuthorizedTooLate => "payment_authorized_too_late",
+            Self::DeadlineExtended => "deadline_extended",
+        }
+    }
+}
+
 impl Status {
     pub const ALL: [Self; 4] = [Self::AwaitingPayment, Self::Cancelled, Self::Expired, Self::Paid];
 

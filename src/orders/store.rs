@@ -7,8 +7,8 @@ use sqlx::{PgConnection, PgExecutor};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Event, NewOrder, Status};
-use crate::kernel::{OrderId, OwnerId};
+use super::{Event, NewOrder, Note, Status};
+use crate::kernel::{Money, OrderId, OwnerId};
 
 /// The moments of a slice of orders that the database decided.
 #[derive(Debug, Clone, Copy)]
@@ -172,6 +172,130 @@ pub async fn lock_overdue(tx: &mut PgConnection, limit: i64) -> sqlx::Result<Vec
     )
     .fetch_all(tx)
     .await
+}
+
+/// What a payment needs to know of its order, as it stands under its lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockedForPayment {
+    pub id: OrderId,
+    pub owner_id: OwnerId,
+    pub status: Status,
+    pub total: Money,
+    pub expires_at: OffsetDateTime,
+    /// Whether the deadline was moved already.
+    pub extended: bool,
+}
+
+/// Locks those of the orders that exist, in the order of their ids.
+pub async fn lock(tx: &mut PgConnection, ids: &[OrderId]) -> sqlx::Result<Vec<LockedForPayment>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT id, owner_id, status, total_minor, currency, expires_at, extended_at
+        FROM orders
+        WHERE id = ANY($1)
+        ORDER BY id
+        FOR NO KEY UPDATE
+        "#,
+        &uuids(ids),
+    )
+    .fetch_all(tx)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(LockedForPayment {
+                id: row.id,
+                owner_id: row.owner_id,
+                status: status(&row.status)?,
+                total: money(row.total_minor, &row.currency)?,
+                expires_at: row.expires_at,
+                extended: row.extended_at.is_some(),
+            })
+        })
+        .collect()
+}
+
+/// A locked order's new deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extended {
+    pub id: OrderId,
+    pub expires_at: OffsetDateTime,
+}
+
+/// Moves the deadlines of the locked orders to `extension` from now, rounded up to a whole second
+/// as when an order is placed, and returns those that moved.
+///
+/// A deadline moves once, and never nearer. The deadlines of the orders' holds are to move along.
+pub async fn extend_deadlines(
+    tx: &mut PgConnection,
+    ids: &[OrderId],
+    extension: Duration,
+) -> sqlx::Result<Vec<Extended>> {
+    let extension_ms = i64::try_from(extension.as_millis()).unwrap_or(i64::MAX);
+    sqlx::query_as!(
+        Extended,
+        r#"
+        UPDATE orders
+        SET expires_at = extension.expires_at, extended_at = now()
+        FROM (
+            SELECT
+                to_timestamp(ceil(extract(epoch FROM now() + $2::bigint * interval '1 millisecond')))
+                    AS expires_at
+        ) AS extension
+        WHERE orders.id = ANY($1)
+            AND orders.extended_at IS NULL
+            AND orders.expires_at < extension.expires_at
+        RETURNING orders.id, orders.expires_at
+        "#,
+        &uuids(ids),
+        extension_ms,
+    )
+    .fetch_all(tx)
+    .await
+}
+
+/// Something to be noted on an order's timeline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    pub order_id: OrderId,
+    pub note: Note,
+    pub detail: Value,
+}
+
+/// Notes the entries, which move no order, on the timelines of the locked orders.
+///
+/// What a timeline says already is not said again, so that the same news twice is one entry.
+pub async fn record_events(tx: &mut PgConnection, entries: &[Entry]) -> sqlx::Result<()> {
+    let order_ids: Vec<Uuid> = entries.iter().map(|entry| entry.order_id.uuid()).collect();
+    let kinds: Vec<&str> = entries.iter().map(|entry| entry.note.name()).collect();
+    let details: Vec<_> = entries.iter().map(|entry| sqlx::types::Json(&entry.detail)).collect();
+    sqlx::query!(
+        r#"
+        INSERT INTO order_events (order_id, sequence, kind, status, detail)
+        SELECT
+            orders.id,
+            (SELECT max(sequence) FROM order_events WHERE order_id = orders.id)
+                + row_number() OVER (PARTITION BY orders.id ORDER BY entry.place)::integer,
+            entry.kind,
+            orders.status,
+            entry.detail
+        FROM unnest($1::uuid[], $2::text[], $3::jsonb[])
+            WITH ORDINALITY AS entry (order_id, kind, detail, place)
+        JOIN orders ON orders.id = entry.order_id
+        WHERE NOT EXISTS (
+            SELECT
+            FROM order_events AS known
+            WHERE known.order_id = entry.order_id
+                AND known.kind = entry.kind
+                AND known.detail = entry.detail
+        )
+        "#,
+        &order_ids,
+        &kinds as &[&str],
+        &details as &[sqlx::types::Json<&Value>],
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// Moves the locked orders to `status` and notes the event, with one detail each, on their timelines.
@@ -370,6 +494,13 @@ pub(super) async fn timeline(
 
 fn status(name: &str) -> sqlx::Result<Status> {
     name.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+fn money(minor: i64, currency: &str) -> sqlx::Result<Money> {
+    currency
+        .parse()
+        .and_then(|currency| Money::new(minor, currency))
+        .map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
 fn uuids(ids: &[OrderId]) -> Vec<Uuid> {

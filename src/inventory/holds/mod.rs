@@ -5,6 +5,8 @@
 
 pub mod store;
 
+use std::str::FromStr;
+
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -80,6 +82,57 @@ pub struct Hold {
     pub quantity: i64,
 }
 
+/// What became of a hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    Held,
+    /// The order was paid.
+    Sold,
+    /// The order was cancelled or too late.
+    Released,
+    /// Another checkout took it over after its deadline.
+    Taken,
+}
+
+impl State {
+    pub const ALL: [Self; 4] = [Self::Held, Self::Sold, Self::Released, Self::Taken];
+
+    /// The name in the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Sold => "sold",
+            Self::Released => "released",
+            Self::Taken => "taken",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no hold has this state")]
+pub struct UnknownState;
+
+impl FromStr for State {
+    type Err = UnknownState;
+
+    fn from_str(name: &str) -> Result<Self, UnknownState> {
+        Self::ALL.into_iter().find(|state| state.name() == name).ok_or(UnknownState)
+    }
+}
+
+/// A hold and what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    pub hold: Hold,
+    pub state: State,
+}
+
+impl Kept {
+    pub fn is_held(&self) -> bool {
+        self.state == State::Held
+    }
+}
+
 /// Gives back what the orders still hold and returns it.
 ///
 /// The caller has locked the orders. Holds that were taken over or sold stay as they are, so a
@@ -97,7 +150,7 @@ pub async fn release(
     let released = store::release(&mut *tx, order_ids).await?;
     let movements: Vec<_> =
         released.iter().map(|hold| moved(hold, Account::Held, Account::Available, cause)).collect();
-    store::change_reserved(&mut *tx, &movements).await?;
+    store::change_counters(&mut *tx, &movements).await?;
     store::record_movements(&mut *tx, &movements).await?;
     Ok(released)
 }

@@ -6,7 +6,7 @@ use sqlx::{PgConnection, PgExecutor};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Account, Hold, Movement};
+use super::{Account, Hold, Kept, Movement};
 use crate::kernel::{OrderId, VariantId};
 
 /// The counters of one variant, as they stand under its lock.
@@ -54,13 +54,54 @@ pub(super) async fn held_variants(
     .await
 }
 
+/// The variants of which the orders keep or kept units; an unlocked read, to know what to lock.
+pub async fn variants_of(
+    tx: &mut PgConnection,
+    order_ids: &[OrderId],
+) -> sqlx::Result<Vec<VariantId>> {
+    sqlx::query_scalar!(
+        r#"
+        SELECT DISTINCT variant_id
+        FROM holds
+        WHERE order_id = ANY($1)
+        "#,
+        &uuids(order_ids),
+    )
+    .fetch_all(tx)
+    .await
+}
+
+/// Every hold of the orders and what became of it. The stock rows are locked.
+pub async fn of_orders(tx: &mut PgConnection, order_ids: &[OrderId]) -> sqlx::Result<Vec<Kept>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT order_id, variant_id, quantity, state
+        FROM holds
+        WHERE order_id = ANY($1)
+        ORDER BY order_id, variant_id
+        "#,
+        &uuids(order_ids),
+    )
+    .fetch_all(tx)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let state = row.state.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+            let hold =
+                Hold { order_id: row.order_id, variant_id: row.variant_id, quantity: row.quantity };
+            Ok(Kept { hold, state })
+        })
+        .collect()
+}
+
 /// Takes expired holds away from their orders, the oldest first, until each variant's shortage is
-/// covered or nothing expired is left. The stock rows are locked.
+/// covered or nothing expired is left; the `spared` orders keep theirs. The stock rows are locked.
 ///
 /// A hold keeps at least one unit, so a shortage of `n` never looks at more than `n` holds.
 pub async fn take_over(
     tx: &mut PgConnection,
     shortages: &BTreeMap<VariantId, i64>,
+    spared: &[OrderId],
 ) -> sqlx::Result<Vec<Hold>> {
     let variant_ids: Vec<Uuid> = shortages.keys().map(|id| id.uuid()).collect();
     let quantities: Vec<i64> = shortages.values().copied().collect();
@@ -82,6 +123,7 @@ pub async fn take_over(
                 WHERE holds.variant_id = short.variant_id
                     AND holds.state = 'held'
                     AND holds.expires_at <= statement_timestamp()
+                    AND holds.order_id <> ALL($3)
                 ORDER BY holds.expires_at, holds.order_id
                 LIMIT short.quantity
             ) AS oldest
@@ -96,6 +138,7 @@ pub async fn take_over(
         "#,
         &variant_ids,
         &quantities,
+        &uuids(spared),
     )
     .fetch_all(tx)
     .await
@@ -179,28 +222,73 @@ pub(super) async fn release(
     .await
 }
 
-/// Moves the `reserved` counters as the movements into and out of `held` say. The rows are locked.
-pub async fn change_reserved(tx: &mut PgConnection, movements: &[Movement]) -> sqlx::Result<()> {
-    let mut deltas = BTreeMap::<Uuid, i64>::new();
+/// Marks every hold of the orders as sold, whatever became of it before. The stock rows are locked,
+/// and enough is available for what is no longer held.
+pub async fn sell(tx: &mut PgConnection, order_ids: &[OrderId]) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        UPDATE holds
+        SET state = 'sold'
+        WHERE order_id = ANY($1)
+        "#,
+        &uuids(order_ids),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Moves the deadline of every hold of the orders. The stock rows are locked.
+pub async fn extend(
+    tx: &mut PgConnection,
+    order_ids: &[OrderId],
+    expires_at: OffsetDateTime,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        UPDATE holds
+        SET expires_at = $2
+        WHERE order_id = ANY($1)
+        "#,
+        &uuids(order_ids),
+        expires_at,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Moves the counters as the movements say. The rows are locked.
+pub async fn change_counters(tx: &mut PgConnection, movements: &[Movement]) -> sqlx::Result<()> {
+    let mut changes = BTreeMap::<Uuid, (i64, i64)>::new();
     for movement in movements {
-        let delta = deltas.entry(movement.variant_id.uuid()).or_default();
-        if movement.to == Account::Held {
-            *delta += movement.quantity;
-        }
-        if movement.from == Account::Held {
-            *delta -= movement.quantity;
+        let (on_hand, reserved) = changes.entry(movement.variant_id.uuid()).or_default();
+        for (account, units) in
+            [(movement.to, movement.quantity), (movement.from, -movement.quantity)]
+        {
+            match account {
+                Account::Held => {
+                    *on_hand += units;
+                    *reserved += units;
+                }
+                Account::Available => *on_hand += units,
+                Account::Supplier | Account::Sold | Account::WrittenOff => {}
+            }
         }
     }
-    let (variant_ids, deltas): (Vec<_>, Vec<_>) = deltas.into_iter().unzip();
+    let variant_ids: Vec<Uuid> = changes.keys().copied().collect();
+    let (on_hand, reserved): (Vec<i64>, Vec<i64>) = changes.into_values().unzip();
     sqlx::query!(
         r#"
         UPDATE stock
-        SET reserved = stock.reserved + change.delta
-        FROM unnest($1::uuid[], $2::bigint[]) AS change (variant_id, delta)
+        SET on_hand = stock.on_hand + change.on_hand, reserved = stock.reserved + change.reserved
+        FROM unnest($1::uuid[], $2::bigint[], $3::bigint[])
+            AS change (variant_id, on_hand, reserved)
         WHERE stock.variant_id = change.variant_id
         "#,
         &variant_ids,
-        &deltas,
+        &on_hand,
+        &reserved,
     )
     .execute(tx)
     .await?;

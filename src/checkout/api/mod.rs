@@ -1,5 +1,7 @@
 //! The checkout's endpoints.
 
+mod payments;
+
 use std::{sync::Arc, time::Duration};
 
 use poem::http::StatusCode;
@@ -12,6 +14,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use uuid::Uuid;
+
+pub use payments::PaymentsApi;
 
 use super::{
     CheckoutError, LINES_MAX, PlaceOrder, Placement, QUANTITY_MAX, RequestedLine, SoldOut,
@@ -102,7 +106,9 @@ impl CheckoutApi {
 
     /// Cancel an order
     ///
-    /// Gives up an order that is not paid and puts its stock back on sale. Repeating it changes nothing.
+    /// Gives up an order that is not paid and puts its stock back on sale. A payment that was begun is
+    /// withdrawn at its provider first; one that is under way there is refused with
+    /// `payment-in-progress`. Repeating it changes nothing.
     #[oai(path = "/orders/:id/cancel", method = "post", operation_id = "cancelOrder")]
     async fn cancel_order(
         &self,

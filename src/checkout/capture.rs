@@ -1,0 +1,48 @@
+//! Collecting money that is set aside.
+
+use super::{CheckoutError, events::settle_news, withdraw::cancel_payment};
+use crate::{
+    clients::CallError,
+    context::Context,
+    kernel::{PaymentId, failpoint},
+    orders::{self, Status},
+    payments::{self, News, Payment, PaymentError, Provider, Standing, gateway},
+};
+
+/// Collects the money that is set aside under `charge_ref`, if the order waits for it still.
+///
+/// Otherwise Stripe is asked to let go of it; Razorpay does so by itself after some days. Fails with
+/// [`CheckoutError::PaymentInProgress`] while the money stays where it is.
+pub async fn capture_payment(
+    cx: &Context,
+    id: PaymentId,
+    charge_ref: &str,
+) -> Result<(), CheckoutError> {
+    let payment = payments::store::find(&cx.db, id).await?.ok_or(CheckoutError::NoSuchPayment)?;
+    let standing = orders::store::standings(&cx.db, &[payment.order_id]).await?;
+    let status = standing.first().ok_or(CheckoutError::NoSuchOrder)?.status;
+    match (status, payment.provider) {
+        (Status::AwaitingPayment, Provider::Stripe | Provider::Razorpay) => {
+            let news = collect(cx, &payment, charge_ref).await?;
+            failpoint::pass("capture-payment.after-call");
+            let waits = matches!(news.standing, Standing::Authorized { .. });
+            settle_news(cx, news).await?;
+            if waits { Err(CheckoutError::PaymentInProgress) } else { Ok(()) }
+        }
+        (Status::Cancelled | Status::Expired | Status::Paid, Provider::Stripe) => {
+            cancel_payment(cx, id).await
+        }
+        (Status::Cancelled | Status::Expired | Status::Paid, Provider::Razorpay) => Ok(()),
+    }
+}
+
+/// Collects the money; where the provider refuses, because it let go of it, tells how it stands.
+async fn collect(cx: &Context, payment: &Payment, charge_ref: &str) -> Result<News, PaymentError> {
+    let refusal = match gateway::capture(cx, payment, charge_ref).await {
+        Err(error @ PaymentError::Provider(CallError::Rejected { .. })) => error,
+        answer => return answer,
+    };
+    let news = gateway::look_at_charge(cx, payment, charge_ref).await?;
+    let news = news.filter(|news| !matches!(news.standing, Standing::Authorized { .. }));
+    news.ok_or(refusal)
+}
