@@ -1,3 +1,5 @@
+use uuid::Uuid;
+
 use super::{NotificationError, Template, render::render, store};
 use crate::{
     clients::smtp::Mail,
@@ -6,19 +8,29 @@ use crate::{
     orders,
 };
 
-/// Sends the shopper the mail about the order, unless a mail server took it before.
+/// What a mail is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Occasion {
+    pub(super) template: Template,
+    pub(super) order_id: OrderId,
+    /// What happened: per cause and template there is one mail.
+    pub(super) cause_id: Uuid,
+}
+
+/// Sends the shopper the mail, unless a mail server took it before or it is no longer true.
 ///
 /// The caller makes sure that nobody else delivers the same mail at the same time: the job's lease does.
-pub async fn deliver(
-    cx: &Context,
-    order_id: OrderId,
-    template: Template,
-) -> Result<(), NotificationError> {
+pub(super) async fn deliver(cx: &Context, occasion: Occasion) -> Result<(), NotificationError> {
+    let Occasion { template, order_id, cause_id } = occasion;
     let mailer = cx.mailer.as_ref().ok_or(NotificationError::NoMailServer)?;
     let order = orders::find_any_order(&cx.db, order_id).await?;
-    let message_id = mailer.message_id(&format!("{}.{order_id}", template.name()));
-    let cause = order_id.uuid();
-    let sent_at = store::open(&cx.db, cause, template.name(), &message_id, &order.email).await?;
+    if !template.is_due(order.status) {
+        // An earlier try may have opened the delivery and failed.
+        store::withdraw_unsent(&cx.db, cause_id, template.name()).await?;
+        return Ok(());
+    }
+    let message_id = mailer.message_id(&format!("{}.{cause_id}", template.name()));
+    let sent_at = store::open(&cx.db, cause_id, template.name(), &message_id, &order.email).await?;
     if sent_at.is_some() {
         return Ok(());
     }
@@ -33,6 +45,6 @@ pub async fn deliver(
     failpoint::pass("mailer.before-send");
     mailer.send(&mail).await?;
     failpoint::pass("mailer.after-send");
-    store::note_sent(&cx.db, cause, template.name()).await?;
+    store::note_sent(&cx.db, cause_id, template.name()).await?;
     Ok(())
 }

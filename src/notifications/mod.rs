@@ -3,7 +3,7 @@
 //! Owns `deliveries`. A mail is asked for by a job that was staged in the transaction of its cause;
 //! per cause and template there is one delivery, with one Message-ID, and a server's yes to it is
 //! noted once. Only a crash between that yes and our note of it makes a second mail, with the
-//! same Message-ID.
+//! same Message-ID. A mail that is no longer true when its turn comes is not sent.
 
 mod deliver;
 mod error;
@@ -11,6 +11,5 @@ mod render;
 mod store;
 pub mod work;
 
-pub use deliver::deliver;
 pub use error::NotificationError;
-pub use render::Template;
+use render::Template;

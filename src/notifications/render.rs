@@ -4,23 +4,49 @@ use std::sync::LazyLock;
 
 use minijinja::{Environment, UndefinedBehavior, context, value::Serde};
 use serde::Serialize;
+use serde_json::Value;
 use time::{OffsetDateTime, macros::format_description};
 
-use crate::{context::Shop, orders::Order};
+use crate::{
+    context::Shop,
+    kernel::Money,
+    orders::{Order, Status, Totals},
+};
 
 /// A kind of mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Template {
+pub(super) enum Template {
     OrderReceived,
     ReservationExpired,
+    OrderConfirmed,
+    PaymentFailed,
 }
 
 impl Template {
+    #[cfg(test)]
+    const ALL: [Self; 4] =
+        [Self::OrderReceived, Self::ReservationExpired, Self::OrderConfirmed, Self::PaymentFailed];
+
     /// The name in the database; never changed, as it is part of a delivery's identity.
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::OrderReceived => "order-received",
             Self::ReservationExpired => "reservation-expired",
+            Self::OrderConfirmed => "order-confirmed",
+            Self::PaymentFailed => "payment-failed",
+        }
+    }
+
+    /// Whether the mail still tells the truth of an order that stands there.
+    pub(super) const fn is_due(self, status: Status) -> bool {
+        match self {
+            // What happened stays true, whatever happened since.
+            Self::OrderReceived | Self::ReservationExpired | Self::OrderConfirmed => true,
+            // Nobody is asked to pay again for what is paid, given up or gone.
+            Self::PaymentFailed => match status {
+                Status::AwaitingPayment => true,
+                Status::Cancelled | Status::Expired | Status::Paid => false,
+            },
         }
     }
 
@@ -29,6 +55,10 @@ impl Template {
             Self::OrderReceived => format!("Your order {}", order.number),
             Self::ReservationExpired => {
                 format!("The time to pay for your order {} ran out", order.number)
+            }
+            Self::OrderConfirmed => format!("Your order {} is paid", order.number),
+            Self::PaymentFailed => {
+                format!("Your payment for order {} did not go through", order.number)
             }
         }
     }
@@ -49,8 +79,12 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     for (name, source) in [
         ("layout.html", include_str!("templates/layout.html")),
         ("lines.html", include_str!("templates/lines.html")),
+        ("order-confirmed.html", include_str!("templates/order-confirmed.html")),
+        ("order-confirmed.txt", include_str!("templates/order-confirmed.txt")),
         ("order-received.html", include_str!("templates/order-received.html")),
         ("order-received.txt", include_str!("templates/order-received.txt")),
+        ("payment-failed.html", include_str!("templates/payment-failed.html")),
+        ("payment-failed.txt", include_str!("templates/payment-failed.txt")),
         ("reservation-expired.html", include_str!("templates/reservation-expired.html")),
         ("reservation-expired.txt", include_str!("templates/reservation-expired.txt")),
     ] {
@@ -66,7 +100,11 @@ struct OrderWords {
     id: String,
     number: String,
     name: String,
+    /// Where the parcel goes, line by line as on an envelope.
+    address: Vec<String>,
     lines: Vec<LineWords>,
+    /// What makes the total, where it is more than the lines alone.
+    extras: Vec<ExtraWords>,
     total: String,
     expires_at: String,
 }
@@ -77,6 +115,12 @@ struct LineWords {
     title: String,
     quantity: i64,
     unit_price: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ExtraWords {
+    name: &'static str,
+    amount: String,
 }
 
 /// Writes the mail about the order, as text and as HTML.
@@ -98,6 +142,7 @@ fn words(order: &Order) -> OrderWords {
         id: order.id.to_string(),
         number: order.number.clone(),
         name: order.shipping_address["name"].as_str().unwrap_or_default().to_owned(),
+        address: address(&order.shipping_address),
         lines: order
             .lines
             .iter()
@@ -108,9 +153,33 @@ fn words(order: &Order) -> OrderWords {
                 unit_price: line.unit_price.to_string(),
             })
             .collect(),
+        extras: extras(&order.totals),
         total: order.totals.total.to_string(),
         expires_at: moment(order.expires_at),
     }
+}
+
+fn address(address: &Value) -> Vec<String> {
+    let text = |field: &str| address[field].as_str().filter(|text| !text.is_empty());
+    let town: Vec<_> = ["postal_code", "city", "region"].into_iter().filter_map(text).collect();
+    let lines =
+        [text("name"), text("line1"), text("line2"), Some(&town.join(" ")), text("country")]
+            .map(|line| line.unwrap_or_default().to_owned());
+    lines.into_iter().filter(|line| !line.is_empty()).collect()
+}
+
+fn extras(totals: &Totals) -> Vec<ExtraWords> {
+    let extra = |name, sign, money: Money| {
+        (money.minor() > 0).then(|| ExtraWords { name, amount: format!("{sign}{money}") })
+    };
+    [
+        extra("Discount", "-", totals.discount),
+        extra("Shipping", "", totals.shipping),
+        extra("Tax", "", totals.tax),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn moment(at: OffsetDateTime) -> String {
@@ -129,10 +198,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{
-        kernel::Money,
-        orders::{OrderLine, Status, Totals},
-    };
+    use crate::orders::OrderLine;
 
     fn order() -> Order {
         let usd = |minor| Money::new(minor, "USD".parse().unwrap()).unwrap();
@@ -141,7 +207,14 @@ mod tests {
             number: "HF-7K3M9-QPX2T".to_owned(),
             status: Status::AwaitingPayment,
             email: "ada@example.com".to_owned(),
-            shipping_address: json!({ "name": "Ada <b>Lovelace</b>" }),
+            shipping_address: json!({
+                "name": "Ada <b>Lovelace</b>",
+                "line1": "12 St James's Square",
+                "city": "London",
+                "postal_code": "SW1Y 4JH",
+                "country": "GB",
+                "phone": "+44 20 7946 0000",
+            }),
             lines: vec![OrderLine {
                 variant_id: Uuid::from_u128(9).into(),
                 sku: "MUG-1".to_owned(),
@@ -152,9 +225,9 @@ mod tests {
             totals: Totals {
                 subtotal: usd(2500),
                 discount: usd(0),
-                shipping: usd(0),
+                shipping: usd(499),
                 tax: usd(0),
-                total: usd(2500),
+                total: usd(2999),
             },
             placed_at: datetime!(2026-11-01 12:00 UTC),
             expires_at: datetime!(2026-11-01 12:15 UTC),
@@ -168,7 +241,7 @@ mod tests {
 
     #[test]
     fn every_mail_names_the_order_and_its_lines_and_lets_no_markup_in() {
-        for template in [Template::OrderReceived, Template::ReservationExpired] {
+        for template in Template::ALL {
             let mail = render(template, &order(), &shop()).unwrap();
 
             assert!(mail.subject.contains("HF-7K3M9-QPX2T"));
@@ -181,12 +254,34 @@ mod tests {
 
     #[test]
     fn the_words_of_the_mails_are_these() {
-        let received = render(Template::OrderReceived, &order(), &shop()).unwrap();
-        let expired = render(Template::ReservationExpired, &order(), &shop()).unwrap();
+        for template in Template::ALL {
+            let mail = render(template, &order(), &shop()).unwrap();
 
-        insta::assert_snapshot!("order-received.txt", received.text);
-        insta::assert_snapshot!("order-received.html", received.html);
-        insta::assert_snapshot!("reservation-expired.txt", expired.text);
-        insta::assert_snapshot!("reservation-expired.html", expired.html);
+            insta::assert_snapshot!(format!("{}.txt", template.name()), mail.text);
+            insta::assert_snapshot!(format!("{}.html", template.name()), mail.html);
+        }
+    }
+
+    #[test]
+    fn an_address_without_its_optional_parts_has_no_empty_lines() {
+        let full = json!({
+            "name": "Ada", "line1": "1 Road", "line2": "Flat 2", "city": "Pune",
+            "region": "MH", "postal_code": "411001", "country": "IN",
+        });
+
+        assert_eq!(address(&full), ["Ada", "1 Road", "Flat 2", "411001 Pune MH", "IN"]);
+        assert_eq!(address(&json!({ "name": "Ada", "line2": "", "country": "IN" })), ["Ada", "IN"]);
+        assert_eq!(address(&json!(null)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn only_a_shopper_who_can_still_pay_is_asked_to_try_again() {
+        for template in Template::ALL {
+            for status in Status::ALL {
+                let is_moot =
+                    template == Template::PaymentFailed && status != Status::AwaitingPayment;
+                assert_eq!(template.is_due(status), !is_moot, "{template:?}, {status:?}");
+            }
+        }
     }
 }

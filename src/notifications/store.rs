@@ -47,3 +47,22 @@ pub(super) async fn note_sent(
     .await?;
     Ok(())
 }
+
+/// Forgets the delivery of a mail that nobody is to get any more, unless a mail server took it.
+pub(super) async fn withdraw_unsent(
+    db: impl PgExecutor<'_>,
+    cause_id: Uuid,
+    template: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        DELETE FROM deliveries
+        WHERE cause_id = $1 AND template = $2 AND sent_at IS NULL
+        "#,
+        cause_id,
+        template,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}

@@ -1,8 +1,14 @@
 //! The mailer's jobs.
 
-use jobs::notifications::{SendOrderReceived, SendReservationExpired};
+use jobs::notifications::{
+    SendOrderConfirmed, SendOrderReceived, SendPaymentFailed, SendReservationExpired,
+};
+use uuid::Uuid;
 
-use super::{Template, deliver};
+use super::{
+    Template,
+    deliver::{Occasion, deliver},
+};
 use crate::{
     context::Context,
     worker::{Claimed, Handle, Verdict, each},
@@ -11,7 +17,7 @@ use crate::{
 impl Handle for SendOrderReceived {
     async fn handle(cx: &Context, claimed: Vec<Claimed<Self>>) -> Vec<Verdict> {
         each(claimed, async |job: Self| {
-            deliver(cx, job.order_id.into(), Template::OrderReceived).await
+            deliver(cx, of_order(job.order_id, Template::OrderReceived)).await
         })
         .await
     }
@@ -20,8 +26,37 @@ impl Handle for SendOrderReceived {
 impl Handle for SendReservationExpired {
     async fn handle(cx: &Context, claimed: Vec<Claimed<Self>>) -> Vec<Verdict> {
         each(claimed, async |job: Self| {
-            deliver(cx, job.order_id.into(), Template::ReservationExpired).await
+            deliver(cx, of_order(job.order_id, Template::ReservationExpired)).await
         })
         .await
     }
+}
+
+impl Handle for SendOrderConfirmed {
+    async fn handle(cx: &Context, claimed: Vec<Claimed<Self>>) -> Vec<Verdict> {
+        each(claimed, async |job: Self| {
+            deliver(cx, of_order(job.order_id, Template::OrderConfirmed)).await
+        })
+        .await
+    }
+}
+
+impl Handle for SendPaymentFailed {
+    async fn handle(cx: &Context, claimed: Vec<Claimed<Self>>) -> Vec<Verdict> {
+        each(claimed, async |job: Self| {
+            let occasion = Occasion {
+                template: Template::PaymentFailed,
+                order_id: job.order_id.into(),
+                // An order may see several payments fail, and each is news.
+                cause_id: job.payment_id,
+            };
+            deliver(cx, occasion).await
+        })
+        .await
+    }
+}
+
+/// What happens to an order once.
+fn of_order(order_id: Uuid, template: Template) -> Occasion {
+    Occasion { template, order_id: order_id.into(), cause_id: order_id }
 }
