@@ -17,12 +17,13 @@ use tokio::net::TcpListener;
 use crate::{
     boot::{Ending, Process},
     catalog::api::CatalogApi,
-    checkout::api::CheckoutApi,
+    checkout::api::{CheckoutApi, PaymentsApi},
     config,
     context::Context,
     identity::{AuthApi, Callers, GuestTokens, Hasher, KeyError, KeyRing, Tokens},
     inventory::api::StockApi,
     orders::api::OrdersApi,
+    payments::api::WebhooksApi,
     web::{Document, Edge, Patience, document, server},
 };
 
@@ -33,7 +34,7 @@ const DOCS_PATH: &str = "/docs";
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                            img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'";
 
-type Apis = (AuthApi, CatalogApi, StockApi, CheckoutApi, OrdersApi);
+type Apis = (AuthApi, CatalogApi, StockApi, CheckoutApi, PaymentsApi, OrdersApi, WebhooksApi);
 
 /// Answers the HTTP API until the process is told to stop.
 pub async fn serve(process: Process, settings: config::Api) -> Result<Ending, Box<dyn Error>> {
@@ -59,7 +60,9 @@ pub fn app(
         CatalogApi::new(cx.clone()),
         StockApi::new(cx.clone()),
         CheckoutApi::new(cx.clone()),
-        OrdersApi::new(cx),
+        PaymentsApi::new(cx.clone()),
+        OrdersApi::new(cx.clone()),
+        WebhooksApi::new(cx),
     );
 
     let json = openapi();

@@ -3,6 +3,7 @@
 //! | process | consumes | and |
 //! |---|---|---|
 //! | mailer | mail: 4 wake-ups of up to 20 jobs at once | |
+//! | webhooks | settling: 2 wake-ups of up to 200 jobs at once; providers: 4 of up to 20 | |
 //! | reaper | deadlines: 4 at once | sweeps for deadlines, pushes overdue rows again, purges |
 //!
 //! The sweep alone would release every hold, and the overdue rows alone would start every job: the
@@ -12,8 +13,12 @@ use std::{error::Error, mem, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
 use jobs::{
-    Lane, ledger,
-    notifications::{SendOrderReceived, SendReservationExpired},
+    Lane,
+    checkout::{CancelPayment, CapturePayment, ReviewPayment, SettleEvent},
+    ledger,
+    notifications::{
+        SendOrderConfirmed, SendOrderReceived, SendPaymentFailed, SendReservationExpired,
+    },
     transport::{self, LaneSpec, RunError, Wake},
 };
 use secrecy::ExposeSecret;
@@ -56,6 +61,7 @@ const GAUGE_MAX: Duration = Duration::from_secs(4);
 pub enum Process {
     Reaper,
     Mailer,
+    Webhooks,
 }
 
 impl Process {
@@ -64,6 +70,7 @@ impl Process {
         match self {
             Self::Reaper => &[Lane::Deadlines],
             Self::Mailer => &[Lane::Mail],
+            Self::Webhooks => &[Lane::Settling, Lane::Providers],
         }
     }
 }
@@ -82,6 +89,14 @@ pub async fn mailer(
     settings: config::Mailer,
 ) -> Result<Ending, Box<dyn Error>> {
     serve(Process::Mailer, process, &settings.common).await
+}
+
+/// The main of webhooks: works until the process is told to stop.
+pub async fn webhooks(
+    process: boot::Process,
+    settings: config::Webhooks,
+) -> Result<Ending, Box<dyn Error>> {
+    serve(Process::Webhooks, process, &settings.common).await
 }
 
 async fn serve(
@@ -116,6 +131,17 @@ pub async fn run(
             Crew::new(Lane::Mail, cx.clone(), pulse.clone())
                 .with::<SendOrderReceived>()
                 .with::<SendReservationExpired>()
+                .with::<SendOrderConfirmed>()
+                .with::<SendPaymentFailed>()
+                .consume(4),
+        ],
+        Process::Webhooks => vec![
+            // Two, so that one slice is read while the other is written; more would wait for the same orders.
+            Crew::new(Lane::Settling, cx.clone(), pulse.clone()).with::<SettleEvent>().consume(2),
+            Crew::new(Lane::Providers, cx.clone(), pulse.clone())
+                .with::<ReviewPayment>()
+                .with::<CancelPayment>()
+                .with::<CapturePayment>()
                 .consume(4),
         ],
     };
@@ -130,7 +156,7 @@ pub async fn run(
             background.every(PURGE_EVERY, "purge of jobs", |cx, _| purge_jobs(cx));
             background.every(PURGE_EVERY, "purge of wake-ups", |cx, _| purge_wake_ups(cx));
         }
-        Process::Mailer => {}
+        Process::Mailer | Process::Webhooks => {}
     }
     let consumed = transport::run(redis_url, namespace, lanes, shutdown.clone().cancelled_owned());
     let consumed = consumed.await;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A slice owns its tables, types, SQL, endpoints and job handlers: `identity`, `catalog`,
-//! `inventory`, `checkout`, `orders`, `notifications`. `docs/architecture.md` says why.
+//! `inventory`, `orders`, `payments`, `checkout`, `notifications`. `docs/architecture.md` says why.
 
 pub mod assembly;
 pub mod boot;
@@ -25,6 +25,7 @@ pub mod inventory;
 pub mod kernel;
 pub mod notifications;
 pub mod orders;
+pub mod payments;
 pub mod web;
 pub mod worker;
 

@@ -2,16 +2,28 @@
 #![expect(clippy::print_stdout, reason = "what this tool finds is its output")]
 
 mod jobs;
+mod payments;
 mod seed;
 mod stock;
+mod store;
 mod user;
+mod webhooks;
 
-use std::{error::Error, process::ExitCode};
+use std::{
+    error::Error,
+    fs::File,
+    io::{Read, stdin},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use crate::{config, doctor};
+use crate::{
+    config,
+    doctor::{self, ProviderLedger},
+};
 
 /// Looks after a Holdfast installation.
 #[derive(Debug, Parser)]
@@ -35,6 +47,12 @@ enum Command {
     /// Background work: what waits, what is dead, and what to do about it.
     #[command(subcommand)]
     Jobs(jobs::Command),
+    /// Attempts to pay, and money that came in.
+    #[command(subcommand)]
+    Payments(payments::Command),
+    /// What providers told us.
+    #[command(subcommand)]
+    Webhooks(webhooks::Command),
     /// Stock counters.
     #[command(subcommand)]
     Stock(stock::Command),
@@ -43,6 +61,10 @@ enum Command {
         /// Print one JSON array of findings instead of text.
         #[arg(long)]
         json: bool,
+        /// Compare with what the providers collected, too: a file or `-` with
+        /// `{"captures":[{"provider":…,"provider_ref":…,"amount_minor":…,"currency":…},…]}`.
+        #[arg(long, value_name = "FILE")]
+        provider_ledger: Option<PathBuf>,
     },
 }
 
@@ -77,7 +99,11 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::User(command) => user::run(&db, command).await,
         Command::Jobs(command) => jobs::run(&db, command).await,
         Command::Stock(command) => stock::run(&db, command).await,
-        Command::Doctor { json } => examine(&db, json).await,
+        Command::Payments(command) => payments::run(&db, command).await,
+        Command::Webhooks(command) => webhooks::run(&db, command).await,
+        Command::Doctor { json, provider_ledger } => {
+            examine(&db, json, provider_ledger.as_deref()).await
+        }
     }
 }
 
@@ -87,13 +113,18 @@ async fn migrate(db: &PgPool) -> Outcome {
     Ok(true)
 }
 
-async fn examine(db: &PgPool, json: bool) -> Outcome {
-    let findings = doctor::examine(db).await?;
+async fn examine(db: &PgPool, json: bool, provider_ledger: Option<&Path>) -> Outcome {
+    let mut findings = doctor::examine(db).await?;
+    let mut checked: Vec<_> = doctor::invariants().collect();
+    if let Some(file) = provider_ledger {
+        findings.extend(doctor::compare(db, &read_ledger(file)?).await?);
+        checked.push(&doctor::PROVIDER_LEDGER);
+    }
     if json {
         println!("{}", serde_json::to_string_pretty(&findings)?);
         return Ok(findings.is_empty());
     }
-    for invariant in doctor::invariants() {
+    for invariant in checked {
         let broken: Vec<_> =
             findings.iter().filter(|finding| finding.invariant == invariant.name).collect();
         let mark = if broken.is_empty() { "holds" } else { "BROKEN" };
@@ -103,4 +134,14 @@ async fn examine(db: &PgPool, json: bool) -> Outcome {
         }
     }
     Ok(findings.is_empty())
+}
+
+fn read_ledger(file: &Path) -> Result<ProviderLedger, Box<dyn Error>> {
+    let mut text = String::new();
+    if file == Path::new("-") {
+        stdin().read_to_string(&mut text)?;
+    } else {
+        File::open(file)?.read_to_string(&mut text)?;
+    }
+    Ok(serde_json::from_str(&text)?)
 }

@@ -82,27 +82,31 @@ pub(super) const ALL: &[Invariant] = &[
     },
     Invariant {
         name: "order-ledger-balances",
-        promise: "what the ledger moved into and out of hold for an order is what the order holds",
+        promise: "what the ledger moved into hold, out of hold and to sold for an order is what its holds say",
         sql: "
             WITH moved AS (
                 SELECT
                     cause_id AS order_id,
                     variant_id,
                     sum(CASE WHEN to_account = 'held' THEN quantity ELSE 0 END) AS came,
-                    sum(CASE WHEN from_account = 'held' THEN quantity ELSE 0 END) AS went
+                    sum(CASE WHEN from_account = 'held' THEN quantity ELSE 0 END) AS went,
+                    -- Units that are held again after the deadline go from available to sold directly.
+                    sum(CASE WHEN to_account = 'sold' THEN quantity ELSE 0 END) AS sold
                 FROM stock_ledger
                 WHERE cause LIKE 'order\\_%' OR cause = 'hold_taken'
                 GROUP BY cause_id, variant_id
             )
             SELECT
                 coalesce(holds.order_id, moved.order_id)::text,
-                format('variant %s: hold of %s is %s, the ledger has %s in and %s out',
+                format('variant %s: hold of %s is %s, the ledger has %s in, %s out and %s sold',
                     coalesce(holds.variant_id, moved.variant_id), holds.quantity, holds.state,
-                    moved.came, moved.went)
+                    moved.came, moved.went, moved.sold)
             FROM holds
             FULL JOIN moved USING (order_id, variant_id)
             WHERE (moved.came - moved.went) IS DISTINCT FROM
-                CASE WHEN holds.state = 'held' THEN holds.quantity ELSE 0 END",
+                CASE WHEN holds.state = 'held' THEN holds.quantity ELSE 0 END
+                OR moved.sold IS DISTINCT FROM
+                    CASE WHEN holds.state = 'sold' THEN holds.quantity ELSE 0 END",
     },
     Invariant {
         name: "totals-add-up",
@@ -158,29 +162,39 @@ pub(super) const ALL: &[Invariant] = &[
     },
     Invariant {
         name: "follow-up-is-promised",
-        promise: "every order of the last day has its mails promised",
+        promise: "what happened to orders in the last day has its mails promised",
         sql: "
             SELECT orders.id::text, format('%s, no job %s', status, mails.key)
             FROM orders
+            LEFT JOIN captures ON captures.order_id = orders.id AND fate = 'accepted'
             CROSS JOIN LATERAL (
-                VALUES ('order-received:' || id, true), ('reservation-expired:' || id, status = 'expired')
-            ) AS mails (key, is_due)
-            WHERE placed_at > now() - interval '1 day'
-                AND mails.is_due
+                VALUES
+                    ('order-received:' || orders.id, placed_at),
+                    ('reservation-expired:' || orders.id, CASE WHEN status = 'expired' THEN placed_at END),
+                    ('order-confirmed:' || orders.id, captured_at)
+            ) AS mails (key, happened_at)
+            WHERE happened_at > now() - interval '1 day'
                 AND NOT EXISTS (SELECT FROM job_ledger WHERE dedupe_key = mails.key)",
     },
     Invariant {
         name: "done-mails-were-sent",
-        promise: "a mail job that is done has a delivery that a mail server took",
+        promise: "a mail job that is done has a delivery that a mail server took, unless nobody is to get the mail any more",
         sql: "
             SELECT job_ledger.id::text, format('%s of order %s', kind, payload ->> 'order_id')
             FROM job_ledger
+            LEFT JOIN orders ON orders.id = (payload ->> 'order_id')::uuid
             LEFT JOIN deliveries
-                ON deliveries.cause_id = (payload ->> 'order_id')::uuid
+                ON deliveries.cause_id = coalesce(payload ->> 'payment_id', payload ->> 'order_id')::uuid
                 AND deliveries.template = split_part(dedupe_key, ':', 1)
-            WHERE kind IN ('notifications.send-order-received', 'notifications.send-reservation-expired')
+            WHERE lane = 'mail'
                 AND job_ledger.state = 'done'
-                AND deliveries.sent_at IS NULL",
+                AND deliveries.sent_at IS NULL
+                -- Whoever can no longer pay is not asked to try again; no delivery is left half done.
+                AND NOT (
+                    kind = 'notifications.send-payment-failed'
+                    AND deliveries.cause_id IS NULL
+                    AND orders.status <> 'awaiting_payment'
+                )",
     },
     Invariant {
         name: "deadlines-are-kept",

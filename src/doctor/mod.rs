@@ -1,10 +1,13 @@
 //! The doctor: every promise the data must keep, as SQL over one snapshot.
 
 mod invariants;
+mod money;
 mod store;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
+
+pub use self::money::PROVIDER_LEDGER;
 
 /// A promise about the data.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -22,13 +25,39 @@ pub struct Invariant {
 pub struct Finding {
     pub invariant: &'static str,
     pub promise: &'static str,
-    /// The id of the row that breaks it.
+    /// The id of the row that breaks it, or the provider's name for the money.
     pub subject: String,
     pub detail: String,
 }
 
+/// What providers say they collected: all of it, since the shop was opened.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ProviderLedger {
+    pub captures: Vec<ProviderCapture>,
+}
+
+/// Money that a provider says it collected.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProviderCapture {
+    /// `stripe` or `razorpay`.
+    pub provider: String,
+    /// `pi_…` or `pay_…`.
+    pub provider_ref: String,
+    pub amount_minor: i64,
+    pub currency: String,
+    /// Our payment's id in its metadata or notes, and null where it has none: somebody else collected
+    /// it over the same account. A list of our payments alone may leave it out.
+    #[serde(default = "ours")]
+    pub payment_id: Option<String>,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it stands for the field")]
+fn ours() -> Option<String> {
+    Some(String::new())
+}
+
 /// How many findings of one invariant are told: enough to see the pattern.
-const FINDINGS_MAX: i64 = 100;
+const FINDINGS_MAX: usize = 100;
 
 /// Checks every invariant in one snapshot; an empty list says that all hold.
 ///
@@ -36,22 +65,37 @@ const FINDINGS_MAX: i64 = 100;
 pub async fn examine(db: &PgPool) -> sqlx::Result<Vec<Finding>> {
     let mut snapshot = store::snapshot(db).await?;
     let mut findings = Vec::new();
-    for invariant in invariants::ALL {
-        for (subject, detail) in
-            store::violations(&mut snapshot, invariant.sql, FINDINGS_MAX).await?
-        {
-            findings.push(Finding {
-                invariant: invariant.name,
-                promise: invariant.promise,
-                subject,
-                detail,
-            });
-        }
+    for invariant in invariants() {
+        let violations = store::violations(&mut snapshot, invariant.sql, FINDINGS_MAX).await?;
+        findings.extend(invariant.findings(violations));
     }
     Ok(findings)
 }
 
+/// Holds what the providers collected against what we recorded; an empty list says that both agree.
+///
+/// Money on its way shows: a capture whose webhook was not settled yet is a finding.
+pub async fn compare(db: &PgPool, ledger: &ProviderLedger) -> sqlx::Result<Vec<Finding>> {
+    let captures = &ledger.captures;
+    let mut snapshot = store::snapshot(db).await?;
+    let sql = PROVIDER_LEDGER.sql;
+    let violations = store::violations_of(&mut snapshot, sql, captures, FINDINGS_MAX).await?;
+    Ok(PROVIDER_LEDGER.findings(violations))
+}
+
 /// Every invariant that is checked.
-pub const fn invariants() -> &'static [Invariant] {
-    invariants::ALL
+pub fn invariants() -> impl Iterator<Item = &'static Invariant> {
+    invariants::ALL.iter().chain(money::ALL)
+}
+
+impl Invariant {
+    fn findings(&self, violations: Vec<(String, String)>) -> Vec<Finding> {
+        let finding = |(subject, detail)| Finding {
+            invariant: self.name,
+            promise: self.promise,
+            subject,
+            detail,
+        };
+        violations.into_iter().map(finding).collect()
+    }
 }

@@ -1,4 +1,5 @@
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use serde::Serialize;
+use sqlx::{PgConnection, PgPool, Postgres, Transaction, types::Json};
 
 /// Opens a transaction in which every statement sees the same moment.
 pub(super) async fn snapshot(db: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
@@ -15,9 +16,23 @@ pub(super) async fn snapshot(db: &PgPool) -> sqlx::Result<Transaction<'static, P
 pub(super) async fn violations(
     snapshot: &mut PgConnection,
     sql: &'static str,
-    limit: i64,
+    limit: usize,
 ) -> sqlx::Result<Vec<(String, String)>> {
     let mut rows: Vec<(String, String)> = sqlx::query_as(sql).fetch_all(snapshot).await?;
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    rows.truncate(limit);
+    Ok(rows)
+}
+
+/// The same for a query about a list that is not ours.
+pub(super) async fn violations_of(
+    snapshot: &mut PgConnection,
+    sql: &'static str,
+    list: &[impl Serialize + Sync],
+    limit: usize,
+) -> sqlx::Result<Vec<(String, String)>> {
+    let list = Json(list);
+    let mut rows: Vec<(String, String)> =
+        sqlx::query_as(sql).bind(list).fetch_all(snapshot).await?;
+    rows.truncate(limit);
     Ok(rows)
 }

@@ -1,0 +1,140 @@
+use ::jobs::{Delay, checkout::ReviewPayment, stage};
+use clap::Subcommand;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{Outcome, store};
+use crate::{
+    kernel::{Money, OrderId},
+    orders::{OrderError, find_any_order},
+    payments::{
+        Payment, Provider,
+        store::{Capture, captures_of, find, not_accepted, of_order},
+    },
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List money that came in and did not pay its order, the oldest first.
+    List {
+        /// The only list there is: money that has to go back, or waits for a person.
+        #[arg(long, required = true)]
+        not_accepted: bool,
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=100))]
+        limit: i64,
+    },
+    /// Show every attempt to pay an order, and all money that came in for it.
+    Show {
+        /// An order's number or id, or a payment's id.
+        name: String,
+    },
+    /// Ask the provider how a payment stands and act on the answer, within seconds.
+    Review {
+        /// stripe or razorpay.
+        provider: Provider,
+        /// The provider's name for it: `pi_…` or `order_…`.
+        provider_ref: String,
+    },
+}
+
+pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
+    match command {
+        Command::List { not_accepted: _, limit } => {
+            let captures = not_accepted(db, limit).await?;
+            for capture in &captures {
+                println!("order {}  {}", capture.order_id, line(capture));
+            }
+            println!("{} captures", captures.len());
+            Ok(true)
+        }
+        Command::Show { name } => show(db, &name).await,
+        Command::Review { provider, provider_ref } => {
+            let provider = provider.name().to_owned();
+            let review = ReviewPayment { provider, provider_ref, event_id: None };
+            let mut tx = db.begin().await?;
+            stage(&mut tx, &[review], Delay::NONE).await?;
+            tx.commit().await?;
+            // Nobody is woken from here: the reaper sees to it.
+            println!("the provider will be asked");
+            Ok(true)
+        }
+    }
+}
+
+async fn show(db: &PgPool, name: &str) -> Outcome {
+    let order = match find_order(db, name).await? {
+        Some(id) => find_any_order(db, id).await,
+        None => Err(OrderError::NotFound),
+    };
+    let order = match order {
+        Ok(order) => order,
+        Err(OrderError::NotFound) => {
+            println!("there is no order or payment {name}");
+            return Ok(false);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    println!(
+        "order {} ({}): {}, {}, placed {}, to be paid until {}",
+        order.number,
+        order.id,
+        order.status.name(),
+        order.totals.total,
+        order.placed_at,
+        order.expires_at,
+    );
+    for payment in of_order(db, order.id).await? {
+        println!("  {}", attempt(&payment));
+    }
+    for capture in captures_of(db, &[order.id]).await? {
+        println!("  {}", line(&capture));
+    }
+    Ok(true)
+}
+
+/// The order that is meant by its number, its id or the id of a payment of it.
+async fn find_order(db: &PgPool, name: &str) -> sqlx::Result<Option<OrderId>> {
+    let Ok(id) = name.parse::<Uuid>() else {
+        return store::order_by_number(db, name).await;
+    };
+    let payment = find(db, id.into()).await?;
+    Ok(Some(payment.map_or_else(|| id.into(), |payment| payment.order_id)))
+}
+
+fn attempt(payment: &Payment) -> String {
+    format!(
+        "payment {}  {} {}  {:10}  {}  {}  key {}  {}  created {}",
+        payment.id,
+        payment.provider.name(),
+        if payment.livemode { "live" } else { "test" },
+        payment.state.name(),
+        payment.amount,
+        payment.provider_ref.as_deref().unwrap_or("-"),
+        payment.key_generation,
+        payment.last_decline.as_deref().unwrap_or("not declined"),
+        payment.created_at,
+    )
+}
+
+fn line(capture: &Capture) -> String {
+    format!(
+        "capture {}  {}  {}  {}{}  of payment {}  at {}",
+        capture.charge_ref,
+        capture.provider.name(),
+        amount(capture),
+        capture.fate.name(),
+        capture.fate.reason().map(|reason| format!(" ({reason})")).unwrap_or_default(),
+        capture.payment_id,
+        capture.captured_at,
+    )
+}
+
+/// The amount as people read it, or as the provider wrote it where it is no money that we know.
+fn amount(capture: &Capture) -> String {
+    let money =
+        capture.currency.parse().and_then(|currency| Money::new(capture.amount_minor, currency));
+    money.map_or_else(
+        |_| format!("{} minor units of {}", capture.amount_minor, capture.currency),
+        |money| money.to_string(),
+    )
+}

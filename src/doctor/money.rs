@@ -1,0 +1,226 @@
+//! What must hold of payments, captures and the inbox.
+
+use super::Invariant;
+
+pub(super) const ALL: &[Invariant] = &[
+    Invariant {
+        name: "paid-once",
+        promise: "an order is paid exactly when one capture of its total was accepted",
+        sql: "
+            SELECT
+                orders.id::text,
+                format('%s, total %s %s, accepted %s %s',
+                    status, total_minor, orders.currency, accepted.amount_minor, accepted.currency)
+            FROM orders
+            LEFT JOIN captures AS accepted
+                ON accepted.order_id = orders.id AND accepted.fate = 'accepted'
+            WHERE (status = 'paid') <> (accepted.id IS NOT NULL)
+                OR accepted.amount_minor <> total_minor
+                OR accepted.currency <> orders.currency",
+    },
+    Invariant {
+        name: "attempts-ask-for-the-total",
+        promise: "every attempt to pay asks for its order's total",
+        sql: "
+            SELECT
+                payments.id::text,
+                format('asks for %s %s, the total is %s %s',
+                    amount_minor, payments.currency, total_minor, orders.currency)
+            FROM payments
+            JOIN orders ON orders.id = payments.order_id
+            WHERE (amount_minor, payments.currency) <> (total_minor, orders.currency)",
+    },
+    Invariant {
+        name: "one-attempt-under-way",
+        promise: "an order has at most one attempt that can still be paid",
+        sql: "
+            SELECT order_id::text, format('%s attempts', count(*))
+            FROM payments
+            WHERE state IN ('creating', 'open', 'processing', 'authorized')
+            GROUP BY order_id
+            HAVING count(*) > 1",
+    },
+    Invariant {
+        name: "captures-have-payments",
+        promise: "a payment is captured exactly when money came in for it, and that names the same order",
+        sql: "
+            SELECT payments.id::text, format('%s, %s captures', state, count(captures.id))
+            FROM payments
+            LEFT JOIN captures ON captures.payment_id = payments.id
+            GROUP BY payments.id
+            HAVING (state = 'captured' AND count(captures.id) = 0)
+                -- What was collected for something else says nothing of the payment.
+                OR (state <> 'captured' AND bool_or(reason IS DISTINCT FROM 'foreign_object' AND captures.id IS NOT NULL))
+                OR bool_or(captures.order_id <> payments.order_id)",
+    },
+    Invariant {
+        name: "money-has-an-end",
+        promise: "money that did not pay its order says truly why it must go back or waits for a person",
+        sql: "
+            SELECT
+                captures.id::text,
+                format('%s %s at %s: %s, %s; the order is %s',
+                    captures.amount_minor, captures.currency, captures.provider, fate, reason, status)
+            FROM captures
+            JOIN orders ON orders.id = captures.order_id
+            JOIN payments ON payments.id = captures.payment_id
+            WHERE fate <> 'accepted'
+                AND NOT CASE reason
+                    WHEN 'already_paid' THEN status = 'paid'
+                    WHEN 'order_cancelled' THEN status = 'cancelled'
+                    WHEN 'wrong_amount' THEN captures.amount_minor <> payments.amount_minor
+                    WHEN 'wrong_currency' THEN captures.currency <> payments.currency
+                    -- The stock that was missing then may be back, and what was foreign is of another object.
+                    ELSE reason IN ('out_of_stock', 'foreign_object')
+                END",
+    },
+    Invariant {
+        name: "refused-money-is-told",
+        promise: "money that did not pay its order is on the order's timeline",
+        sql: "
+            SELECT captures.id::text, format('%s of order %s is %s', captures.provider_ref, captures.order_id, fate)
+            FROM captures
+            WHERE fate <> 'accepted'
+                AND NOT EXISTS (
+                    SELECT FROM order_events
+                    WHERE order_events.order_id = captures.order_id
+                        AND kind = 'payment_' || fate
+                        AND detail ->> 'payment_id' = captures.payment_id::text
+                )",
+    },
+    Invariant {
+        name: "ended-orders-cannot-be-paid",
+        promise: "no attempt of an ended or paid order can still be paid after five minutes, unless its withdrawal is under way",
+        sql: "
+            SELECT payments.id::text, format('%s since %s, order %s is %s', state, updated_at, order_id, status)
+            FROM payments
+            JOIN orders ON orders.id = payments.order_id
+            WHERE (
+                    state = 'cancelling'
+                    OR (
+                        state IN ('creating', 'open', 'processing', 'authorized')
+                        AND status <> 'awaiting_payment'
+                    )
+                )
+                AND updated_at < now() - interval '5 minutes'
+                AND NOT EXISTS (
+                    SELECT FROM job_ledger
+                    WHERE dedupe_key = 'cancel-payment:' || payments.id
+                        AND job_ledger.state IN ('ready', 'discarded')
+                )",
+    },
+    Invariant {
+        name: "set-aside-money-is-collected",
+        promise: "money that was authorised for a waiting order is collected within five minutes, or its collection is under way",
+        sql: "
+            SELECT payments.id::text, format('authorized since %s, order %s', updated_at, order_id)
+            FROM payments
+            JOIN orders ON orders.id = payments.order_id
+            WHERE state = 'authorized'
+                AND status = 'awaiting_payment'
+                AND updated_at < now() - interval '5 minutes'
+                AND NOT EXISTS (
+                    SELECT FROM job_ledger
+                    WHERE kind = 'checkout.capture-payment'
+                        AND payload ->> 'payment_id' = payments.id::text
+                        AND job_ledger.state IN ('ready', 'discarded')
+                )",
+    },
+    Invariant {
+        name: "deadline-is-extended-once",
+        promise: "an order's deadline was extended as often as its timeline says: never or once",
+        sql: "
+            SELECT orders.id::text, format('extended at %s, %s entries', extended_at, extensions.count)
+            FROM orders
+            CROSS JOIN LATERAL (
+                SELECT count(*)
+                FROM order_events
+                WHERE order_events.order_id = orders.id AND kind = 'deadline_extended'
+            ) AS extensions
+            WHERE extensions.count <> CASE WHEN extended_at IS NULL THEN 0 ELSE 1 END",
+    },
+    Invariant {
+        name: "told-money-is-settled",
+        promise: "money that a webhook tells of is settled within two minutes",
+        sql: "
+            SELECT id::text, format('%s %s, received %s', provider, kind, received_at)
+            FROM provider_events
+            WHERE state = 'new'
+                AND kind IN ('payment_intent.succeeded', 'payment.captured', 'order.paid')
+                AND received_at < now() - interval '2 minutes'",
+    },
+    Invariant {
+        name: "told-money-is-recorded",
+        promise: "money that a webhook told of is on record, once the webhook is done",
+        sql: "
+            WITH done AS MATERIALIZED (
+                SELECT id, provider, kind, raw
+                FROM provider_events
+                WHERE state = 'done'
+                    AND kind IN ('payment_intent.succeeded', 'payment.captured', 'order.paid')
+                    -- PostgreSQL cannot take such JSON apart.
+                    AND position('\\u0000' IN encode(raw, 'escape')) = 0
+            ), money AS (
+                SELECT id, provider, kind, CASE provider
+                    WHEN 'stripe' THEN body #> '{data,object}'
+                    ELSE body #> '{payload,payment,entity}'
+                END AS object
+                FROM done
+                CROSS JOIN LATERAL (SELECT convert_from(raw, 'UTF8')::json AS body) AS parsed
+            ), told AS (
+                SELECT
+                    id, provider, kind,
+                    object ->> 'id' AS provider_ref,
+                    coalesce(object ->> 'amount_received', object ->> 'amount') AS amount_minor,
+                    upper(object ->> 'currency') AS currency
+                FROM money
+                WHERE object ->> 'status' IN ('succeeded', 'captured')
+            )
+            SELECT told.id::text, format('%s %s of %s %s: %s on record',
+                told.kind, told.provider_ref, told.amount_minor, told.currency,
+                coalesce(captures.amount_minor || ' ' || captures.currency, 'nothing'))
+            FROM told
+            LEFT JOIN captures USING (provider, provider_ref)
+            WHERE (captures.amount_minor::text, captures.currency)
+                IS DISTINCT FROM (told.amount_minor, told.currency)",
+    },
+    Invariant {
+        name: "inbox-is-worked",
+        promise: "no webhook is left for a quarter of an hour without a job that works on it",
+        sql: "
+            SELECT id::text, format('%s %s, received %s', provider, provider_events.kind, received_at)
+            FROM provider_events
+            WHERE state = 'new'
+                AND received_at < now() - interval '15 minutes'
+                AND NOT EXISTS (
+                    SELECT FROM job_ledger
+                    WHERE dedupe_key IN (
+                            'settle-event:' || provider_events.id,
+                            'review-payment:' || provider_events.id
+                        )
+                        AND job_ledger.state = 'ready'
+                )",
+    },
+];
+
+/// Holds what providers say they collected against the captures; `$1` is their list.
+pub const PROVIDER_LEDGER: Invariant = Invariant {
+    name: "provider-ledger-equals-ours",
+    promise: "every capture that a provider lists is recorded with its amount, and no other",
+    sql: "
+        WITH theirs AS (
+            SELECT provider, provider_ref, amount_minor, upper(currency) AS currency, payment_id
+            FROM jsonb_to_recordset($1) AS theirs
+                (provider text, provider_ref text, amount_minor bigint, currency text, payment_id text)
+        )
+        SELECT
+            provider || ' ' || provider_ref,
+            format('theirs %s, ours %s',
+                coalesce(theirs.amount_minor || ' ' || theirs.currency, 'nothing'),
+                coalesce(captures.amount_minor || ' ' || captures.currency, 'nothing'))
+        FROM theirs
+        FULL JOIN captures USING (provider, provider_ref)
+        WHERE (captures.id IS NULL AND theirs.payment_id IS NOT NULL)
+            OR theirs.provider_ref IS NULL
+            OR (theirs.amount_minor, theirs.currency) <> (captures.amount_minor, captures.currency)",
+};
