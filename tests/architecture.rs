@@ -21,7 +21,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("catalog", &["inventory"]),
     ("inventory", &["idempotency"]),
     ("orders", &[]),
-    ("checkout", &["catalog", "inventory", "orders", "idempotency"]),
+    ("payments", &["orders"]),
+    ("checkout", &["catalog", "inventory", "orders", "payments", "idempotency"]),
     ("notifications", &["orders"]),
     // What has no domain in it.
     ("idempotency", &["kernel"]),
@@ -36,8 +37,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Stands for every slice in [`ARROWS`].
 const SLICES: &str = "a slice";
 
-const ALL_SLICES: [&str; 6] =
-    ["identity", "catalog", "inventory", "orders", "checkout", "notifications"];
+const ALL_SLICES: [&str; 7] =
+    ["identity", "catalog", "inventory", "orders", "payments", "checkout", "notifications"];
 
 /// What every slice may name, whatever the file.
 const BELOW_SLICES: [&str; 3] = ["context", "clients", "kernel"];

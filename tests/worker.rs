@@ -11,6 +11,7 @@ use std::{
 
 use futures_util::FutureExt;
 use holdfast::{
+    clients::Providers,
     context::{Context, Shop},
     kernel::{Class, Fault},
     worker::{Claimed, Crew, Handle, Pulse, Verdict, each},
@@ -138,6 +139,7 @@ fn context(db: &PgPool) -> Context {
         relay: Relay::start("redis://127.0.0.1:1", "tests").unwrap(),
         hold: Duration::from_mins(15),
         mailer: None,
+        providers: Providers::default(),
         shop: Shop { name: "Holdfast".to_owned(), url: "http://localhost".to_owned() },
     }
 }

@@ -22,7 +22,10 @@ use holdfast::{
 use jobs::transport::RunError;
 use secrecy::SecretString;
 use serde_json::json;
-use simulator::inbox::{Inbox, Mail};
+use simulator::{
+    inbox::{Inbox, Mail},
+    providers::{Addresses, Config, Provider, Providers},
+};
 use sqlx::{ConnectOptions, PgPool, Postgres, Transaction, postgres::PgPoolOptions};
 use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +43,9 @@ const TEST_MAX: Duration = Duration::from_secs(90);
 /// Whoever stops in time has drained.
 const STOP_MAX: Duration = Duration::from_secs(30);
 
+/// More than any test asks for: what a budget does is shown elsewhere.
+const CALLS_PER_SECOND: u32 = 500;
+
 /// What every password is in these tests.
 pub(crate) const PASSWORD: &str = "correct horse battery";
 
@@ -53,6 +59,8 @@ pub(crate) struct TestApp {
     /// What the API's use cases work with.
     pub(crate) cx: Context,
     pub(crate) inbox: Inbox,
+    /// A Stripe and a Razorpay of the test's own; their webhooks come to this shop.
+    pub(crate) providers: Providers,
     pub(crate) database_url: String,
     pub(crate) address: SocketAddr,
     anybody: Client,
@@ -91,16 +99,12 @@ impl TestApp {
         let (database, options) = create_database().await;
         let database_url = options.to_url_lossy().to_string();
         let namespace = database.clone();
-        let settings = config::Api {
-            common: common(&database_url, &namespace),
-            listen: any_port(),
-            hold,
-            token_keys: keys(),
-            guest_token_keys: keys(),
-        };
+        let providers = Providers::start(Addresses::any(), Config::default()).await.unwrap();
+        let settings = api(&database_url, &namespace, hold, &providers);
         let cx = boot::context(&settings).unwrap();
         let listener = TcpListener::bind(settings.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
+        providers.set_webhook_base(&format!("http://{address}"));
         let shutdown = CancellationToken::new();
         let app = assembly::app(cx.clone(), &settings).unwrap();
         let limits = server::Limits::default();
@@ -109,6 +113,7 @@ impl TestApp {
             db: PgPoolOptions::new().max_connections(4).connect_lazy_with(options),
             cx,
             inbox: Inbox::start(any_port(), any_port()).await.unwrap(),
+            providers,
             database_url,
             address,
             anybody: Client::new(&format!("http://{address}")),
@@ -121,13 +126,24 @@ impl TestApp {
         }
     }
 
-    /// Starts a reaper and a mailer, unless they work already.
+    /// Starts another API process of this shop, with a view of its own of the outside world.
+    pub(crate) async fn another_api(&self, cx: Context) -> Client {
+        let settings = api(&self.database_url, &self.namespace, cx.hold, &self.providers);
+        let listener = TcpListener::bind(settings.listen).await.unwrap();
+        let client = Client::new(&format!("http://{}", listener.local_addr().unwrap()));
+        let app = assembly::app(cx, &settings).unwrap();
+        let shutdown = self.shutdown.clone();
+        tokio::spawn(server::serve(listener, app, server::Limits::default(), shutdown));
+        client
+    }
+
+    /// Starts one of each worker, unless they work already.
     pub(crate) async fn start_workers(&self) {
         let mut workers = self.workers.lock().await;
         if !workers.is_empty() {
             return;
         }
-        let settings = config::Mailer {
+        let mailer = config::Mailer {
             common: common(&self.database_url, &self.namespace),
             mail: config::Mail {
                 smtp_url: format!("smtp://{}", self.inbox.smtp_addr()).into(),
@@ -136,9 +152,17 @@ impl TestApp {
                 shop_url: "https://shop.example".to_owned(),
             },
         };
-        let cx = boot::context(&settings).unwrap();
-        for process in [fleet::Process::Reaper, fleet::Process::Mailer] {
-            let (cx, namespace) = (cx.clone(), self.namespace.clone());
+        let webhooks = config::Webhooks {
+            common: common(&self.database_url, &self.namespace),
+            providers: provider_settings(&self.providers),
+        };
+        let mailer = boot::context(&mailer).unwrap();
+        for (process, cx) in [
+            (fleet::Process::Reaper, mailer.clone()),
+            (fleet::Process::Mailer, mailer),
+            (fleet::Process::Webhooks, boot::context(&webhooks).unwrap()),
+        ] {
+            let namespace = self.namespace.clone();
             let shutdown = self.shutdown.clone();
             workers.push(tokio::spawn(async move {
                 let redis_url = &SERVERS.redis_url;
@@ -307,6 +331,39 @@ impl TestApp {
         })
         .await;
     }
+}
+
+fn api(database_url: &str, namespace: &str, hold: Duration, providers: &Providers) -> config::Api {
+    config::Api {
+        common: common(database_url, namespace),
+        listen: any_port(),
+        hold,
+        token_keys: keys(),
+        guest_token_keys: keys(),
+        providers: provider_settings(providers),
+    }
+}
+
+/// How the shop reaches the simulated providers.
+fn provider_settings(providers: &Providers) -> config::Providers {
+    let known = providers.config();
+    let stripe = config::Stripe {
+        url: providers.url(Provider::Stripe),
+        keys: vec![known.stripe_key.as_str().into()],
+        webhook_secrets: secrets(&known.stripe_webhook_secrets),
+        calls_per_second: CALLS_PER_SECOND,
+    };
+    let razorpay = config::Razorpay {
+        url: providers.url(Provider::Razorpay),
+        keys: vec![(known.razorpay_key_id.clone(), known.razorpay_key_secret.as_str().into())],
+        webhook_secrets: secrets(&[known.razorpay_webhook_secret.clone()]),
+        calls_per_second: CALLS_PER_SECOND,
+    };
+    config::Providers { stripe: Some(stripe), razorpay: Some(razorpay) }
+}
+
+fn secrets(secrets: &[String]) -> Vec<SecretString> {
+    secrets.iter().map(|secret| secret.as_str().into()).collect()
 }
 
 fn common(database_url: &str, namespace: &str) -> config::Common {

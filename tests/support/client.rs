@@ -44,10 +44,9 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(url: &str) -> Self {
-        let http = reqwest::Client::builder()
+        let http = simulator::http_client()
             .timeout(ANSWER_MAX)
             .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
             .build()
             .unwrap();
         Self { http, url: url.to_owned(), token: None, id: None }

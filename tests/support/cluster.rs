@@ -10,7 +10,10 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use holdfast::identity::GuestTokens;
-use simulator::inbox::Inbox;
+use simulator::{
+    inbox::Inbox,
+    providers::{Addresses, Config, Provider, Providers},
+};
 use sqlx::{
     ConnectOptions, Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -25,6 +28,7 @@ pub(crate) struct Plan {
     pub(crate) apis: usize,
     pub(crate) reapers: usize,
     pub(crate) mailers: usize,
+    pub(crate) webhooks: usize,
     /// How long an order keeps its stock.
     pub(crate) hold: Duration,
     pub(crate) postgres: Origin,
@@ -37,6 +41,7 @@ impl Plan {
         apis: 2,
         reapers: 1,
         mailers: 1,
+        webhooks: 0,
         hold: Duration::from_mins(15),
         postgres: Origin::Shared,
         redis: Origin::Shared,
@@ -58,6 +63,7 @@ pub(crate) enum Role {
     Api,
     Reaper,
     Mailer,
+    Webhooks,
 }
 
 impl Role {
@@ -66,6 +72,7 @@ impl Role {
             Self::Api => "api",
             Self::Reaper => "reaper",
             Self::Mailer => "mailer",
+            Self::Webhooks => "webhooks",
         }
     }
 
@@ -74,6 +81,7 @@ impl Role {
             Self::Api => env!("CARGO_BIN_EXE_api"),
             Self::Reaper => env!("CARGO_BIN_EXE_reaper"),
             Self::Mailer => env!("CARGO_BIN_EXE_mailer"),
+            Self::Webhooks => env!("CARGO_BIN_EXE_webhooks"),
         }
     }
 }
@@ -101,6 +109,9 @@ const DATABASE_PREFIX: &str = "holdfast_test_survive_";
 /// How long a process takes at most until it is ready, on a machine that builds something else.
 const START_MAX: Duration = Duration::from_secs(30);
 
+/// More than any test asks for: what a budget does is shown elsewhere.
+const CALLS_PER_SECOND: u32 = 500;
+
 const SEED: [u8; 32] = [7; 32];
 
 #[derive(Debug)]
@@ -108,8 +119,11 @@ pub(crate) struct Cluster {
     pub(crate) apis: Vec<Process>,
     pub(crate) reapers: Vec<Process>,
     pub(crate) mailers: Vec<Process>,
+    pub(crate) webhooks: Vec<Process>,
     pub(crate) db: PgPool,
     pub(crate) inbox: Inbox,
+    /// Their webhooks go to the first API.
+    pub(crate) providers: Arc<Providers>,
     pub(crate) guests: Arc<Guests>,
     /// Only where the plan asks for servers of the test's own.
     pub(crate) postgres: Option<Server>,
@@ -146,8 +160,12 @@ impl Cluster {
             apis: Vec::new(),
             reapers: Vec::new(),
             mailers: Vec::new(),
+            webhooks: Vec::new(),
             db,
             inbox: Inbox::start(any_port(), any_port()).await.unwrap(),
+            providers: Arc::new(
+                Providers::start(Addresses::any(), Config::default()).await.unwrap(),
+            ),
             guests: Arc::new(Guests(guests)),
             redis_url: url(redis.as_ref(), Kind::Redis),
             postgres,
@@ -163,6 +181,10 @@ impl Cluster {
         cluster.apis = cluster.start_some(Role::Api, plan.apis);
         cluster.reapers = cluster.start_some(Role::Reaper, plan.reapers);
         cluster.mailers = cluster.start_some(Role::Mailer, plan.mailers);
+        cluster.webhooks = cluster.start_some(Role::Webhooks, plan.webhooks);
+        if plan.apis > 0 {
+            cluster.send_webhooks_to(0);
+        }
         for process in cluster.processes_mut() {
             ready(process).await;
         }
@@ -195,6 +217,7 @@ impl Cluster {
             Role::Api => &mut self.apis,
             Role::Reaper => &mut self.reapers,
             Role::Mailer => &mut self.mailers,
+            Role::Webhooks => &mut self.webhooks,
         }
     }
 
@@ -211,13 +234,17 @@ impl Cluster {
             ("LOG_FORMAT", "text".to_owned()),
         ];
         match role {
-            Role::Api => settings.extend([
-                ("LISTEN", free_port().to_string()),
-                ("HOLD", format!("{}s", self.plan.hold.as_secs())),
-                ("TOKEN_KEYS", key.clone()),
-                ("GUEST_TOKEN_KEYS", key),
-            ]),
+            Role::Api => {
+                settings.extend([
+                    ("LISTEN", free_port().to_string()),
+                    ("HOLD", format!("{}s", self.plan.hold.as_secs())),
+                    ("TOKEN_KEYS", key.clone()),
+                    ("GUEST_TOKEN_KEYS", key),
+                ]);
+                settings.extend(provider_settings(&self.providers));
+            }
             Role::Reaper => {}
+            Role::Webhooks => settings.extend(provider_settings(&self.providers)),
             Role::Mailer => settings.extend([
                 ("SMTP_URL", format!("smtp://{}", self.inbox.smtp_addr())),
                 ("MAIL_FROM", "The Shop <orders@shop.example>".to_owned()),
@@ -236,7 +263,8 @@ impl Cluster {
     }
 
     fn processes_mut(&mut self) -> impl Iterator<Item = &mut Process> {
-        self.apis.iter_mut().chain(&mut self.reapers).chain(&mut self.mailers)
+        let workers = self.reapers.iter_mut().chain(&mut self.mailers).chain(&mut self.webhooks);
+        self.apis.iter_mut().chain(workers)
     }
 
     /// Where the API processes listen, those that are down included.
@@ -244,10 +272,25 @@ impl Cluster {
         self.apis.iter().map(address).collect()
     }
 
+    /// Has the providers send their webhooks to that API from now on.
+    pub(crate) fn send_webhooks_to(&self, api: usize) {
+        self.providers.set_webhook_base(&format!("http://{}", address(&self.apis[api])));
+    }
+
     /// Starts a process again that has ended, without the failpoint it may have had.
     pub(crate) async fn revive(&mut self, role: Role, place: usize) {
+        self.start_again(role, place, None).await;
+    }
+
+    /// Starts a process anew, so that it dies when it passes `failpoint` (`name` or `name:n`). It must
+    /// have nothing to do before it is ready.
+    pub(crate) async fn doom(&mut self, role: Role, place: usize, failpoint: &str) {
+        self.start_again(role, place, Some(failpoint)).await;
+    }
+
+    async fn start_again(&mut self, role: Role, place: usize, failpoint: Option<&str>) {
         let process = &mut self.of(role)[place];
-        process.set("FAILPOINT", None);
+        process.set("FAILPOINT", failpoint.map(str::to_owned));
         process.restart().await;
         ready(process).await;
     }
@@ -276,6 +319,22 @@ impl Cluster {
     }
 }
 
+/// How a process reaches the simulated providers.
+fn provider_settings(providers: &Providers) -> [(&'static str, String); 8] {
+    let config = providers.config();
+    let keys = format!("{}:{}", config.razorpay_key_id, config.razorpay_key_secret);
+    [
+        ("STRIPE_URL", providers.url(Provider::Stripe)),
+        ("STRIPE_KEYS", config.stripe_key.clone()),
+        ("STRIPE_WEBHOOK_SECRETS", config.stripe_webhook_secrets.join(",")),
+        ("STRIPE_RATE", CALLS_PER_SECOND.to_string()),
+        ("RAZORPAY_URL", providers.url(Provider::Razorpay)),
+        ("RAZORPAY_KEYS", keys),
+        ("RAZORPAY_WEBHOOK_SECRETS", config.razorpay_webhook_secret.clone()),
+        ("RAZORPAY_RATE", CALLS_PER_SECOND.to_string()),
+    ]
+}
+
 /// Where the process answers shoppers.
 pub(crate) fn address(api: &Process) -> SocketAddr {
     api.setting("LISTEN").and_then(|address| address.parse().ok()).expect("an API listens")
@@ -284,14 +343,14 @@ pub(crate) fn address(api: &Process) -> SocketAddr {
 /// Whether the process gives the health check of that path a good mark.
 pub(crate) async fn is_healthy(process: &Process, path: &str) -> bool {
     let address = process.setting("HEALTH_LISTEN").expect("every process tells its health");
-    let asked = reqwest::get(format!("http://{address}{path}")).await;
+    let asked = simulator::get(format!("http://{address}{path}")).await;
     asked.is_ok_and(|response| response.status().is_success())
 }
 
 /// The sum of the process's counters of that name.
 pub(crate) async fn counter(process: &Process, name: &str) -> u64 {
     let address = process.setting("HEALTH_LISTEN").expect("every process has metrics");
-    let metrics = reqwest::get(format!("http://{address}/metrics")).await.unwrap();
+    let metrics = simulator::get(format!("http://{address}/metrics")).await.unwrap();
     let metrics = metrics.text().await.unwrap();
     let samples = metrics.lines().filter_map(|line| {
         let (sample, value) = line.rsplit_once(' ')?;

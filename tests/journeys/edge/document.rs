@@ -77,6 +77,10 @@ fn every_object_that_is_sent_takes_no_field_that_nobody_knows() {
     assert!(sent.contains("Checkout") && sent.contains("CheckoutLine"), "{sent:?}");
     for name in sent {
         let schema = &document["components"]["schemas"][&name];
+        if schema["type"] == "string" {
+            assert!(schema["enum"].is_array(), "{name} is a string of any kind");
+            continue;
+        }
         assert_eq!(schema["type"], "object", "{name}");
         assert_eq!(schema["additionalProperties"], false, "{name}");
     }
