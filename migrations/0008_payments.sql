@@ -124,6 +124,7 @@ CREATE TABLE provider_events (
     body_sha256 bytea NOT NULL,
     -- The provider's name of what happened; empty where the body could not be read.
     kind text NOT NULL,
+    -- Empty once the event is done or ignored.
     raw bytea NOT NULL,
     state text NOT NULL DEFAULT 'new',
     -- Why it was ignored or parked.
@@ -141,4 +142,5 @@ CREATE UNIQUE INDEX provider_events_event_id_unique ON provider_events (provider
 -- Razorpay's signature does not cover the event's id: the same body under another id is the same event.
 CREATE UNIQUE INDEX provider_events_razorpay_body_unique ON provider_events (body_sha256) WHERE provider = 'razorpay';
 CREATE INDEX provider_events_parked ON provider_events (id) WHERE state = 'parked';
+CREATE INDEX provider_events_finished ON provider_events (finished_at) WHERE state IN ('done', 'ignored');
 CREATE INDEX provider_events_new ON provider_events (received_at) WHERE state = 'new';

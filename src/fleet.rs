@@ -152,7 +152,7 @@ pub async fn run(
         Process::Reaper => {
             background.every(SWEEP_EVERY, "sweep", sweep);
             background.every(PUSH_EVERY, "push", |cx, _| push(cx));
-            background.every(PURGE_EVERY, "purge of keys", |cx, _| purge_keys(cx));
+            background.every(PURGE_EVERY, "purge of keys", |cx, _| purge_checkout(cx));
             background.every(PURGE_EVERY, "purge of jobs", |cx, _| purge_jobs(cx));
             background.every(PURGE_EVERY, "purge of wake-ups", |cx, _| purge_wake_ups(cx));
         }
@@ -199,7 +199,7 @@ async fn push(cx: Context) -> Step {
     Ok(())
 }
 
-async fn purge_keys(cx: Context) -> Step {
+async fn purge_checkout(cx: Context) -> Step {
     checkout::work::purge(&cx).await?;
     Ok(())
 }

@@ -564,6 +564,14 @@ async fn every_answer_of_stripe_is_known_for_what_it_is() {
             "Busy { retry_after: Some(7s) }",
         ),
         (
+            answer("502 Bad Gateway", "", ""),
+            "Unknown { why: \"answered with 502\", answered_5xx: false }",
+        ),
+        (
+            answer("504 Gateway Timeout", "", ""),
+            "Unknown { why: \"answered with 504\", answered_5xx: false }",
+        ),
+        (
             answer("503 Service Unavailable", "", ""),
             "Unknown { why: \"answered with 503\", answered_5xx: true }",
         ),

@@ -31,11 +31,12 @@ impl Lane {
                 longest: Duration::from_hours(6),
                 attempts_max: 25,
             },
-            // Only our own database can fail here, and the money has already moved: 3 hours at most.
+            // Our own database may fail here, or our settings, and the money has already moved: 4 days
+            // at most.
             Self::Settling => Policy {
                 first: Duration::from_millis(500),
                 longest: Duration::from_mins(10),
-                attempts_max: 30,
+                attempts_max: 600,
             },
             // A payment may be under way for days, and an outage of a provider for hours: 4 days at most.
             Self::Providers => Policy {

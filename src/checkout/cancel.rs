@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sqlx::PgConnection;
+use tokio::time::Instant;
 
 use super::{
     CheckoutError, released_detail,
@@ -13,10 +14,10 @@ use crate::{
     inventory::holds::{self, Cause},
     kernel::{OrderId, OwnerId, rerun},
     orders::{self, Event, Status},
-    payments::{self, Payment},
+    payments::{self, Payment, State},
 };
 
-/// How long a provider is waited for: less than the edge waits.
+/// How long providers are waited for in all: less than the edge waits.
 const WITHDRAW_MAX: Duration = Duration::from_secs(9);
 
 /// How many attempts of other tabs are withdrawn, before the shopper is told that a payment is under way.
@@ -31,11 +32,12 @@ pub async fn cancel_order(
     id: OrderId,
     owner_id: OwnerId,
 ) -> Result<(), CheckoutError> {
+    let until = Instant::now() + WITHDRAW_MAX;
     for _ in 0..ROUNDS_MAX {
         let cancelled = rerun(|| cancel(cx, id, owner_id), CheckoutError::database).await?;
         let Some(attempt) = cancelled else { return Ok(()) };
         let order = orders::find_any_order(&cx.db, id).await?;
-        match withdraw(cx, &attempt, &order.number, WITHDRAW_MAX).await? {
+        match withdraw(cx, &attempt, &order.number, until).await? {
             Withdrawal::Over => {}
             Withdrawal::UnderWay => break,
             Withdrawal::Unknown(error) => return Err(error.into()),
@@ -53,7 +55,7 @@ async fn cancel(
     let mut tx = cx.db.begin().await?;
     match give_up(&mut tx, id, owner_id).await {
         Ok(attempt) => {
-            tx.commit().await?;
+            tx.commit().await.map_err(CheckoutError::of_commit)?;
             Ok(attempt)
         }
         Err(error) => {
@@ -79,7 +81,8 @@ async fn give_up(
         order.status.on(Event::Cancelled).ok_or(CheckoutError::NotCancellable(order.status))?;
     // Under the order's lock nobody opens another. Not locked: the holds' turn comes before theirs.
     let attempts = payments::store::of_order(&mut *tx, id).await?;
-    if let Some(attempt) = attempts.into_iter().find(|attempt| attempt.state.is_open()) {
+    let may_be_paid = |state: State| state.is_open() || state == State::Cancelling;
+    if let Some(attempt) = attempts.into_iter().find(|attempt| may_be_paid(attempt.state)) {
         return Ok(Some(attempt));
     }
     let released = holds::release(&mut *tx, &[id], Cause::OrderCancelled).await?;

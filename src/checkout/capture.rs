@@ -1,6 +1,10 @@
 //! Collecting money that is set aside.
 
-use super::{CheckoutError, events::settle_news, withdraw::cancel_payment};
+use super::{
+    CheckoutError,
+    events::settle_news,
+    withdraw::{cancel_payment, retire},
+};
 use crate::{
     clients::CallError,
     context::Context,
@@ -25,9 +29,14 @@ pub async fn capture_payment(
         (Status::AwaitingPayment, Provider::Stripe | Provider::Razorpay) => {
             let news = collect(cx, &payment, charge_ref).await?;
             failpoint::pass("capture-payment.after-call");
-            let waits = matches!(news.standing, Standing::Authorized { .. });
+            let standing = news.standing.clone();
             settle_news(cx, news).await?;
-            if waits { Err(CheckoutError::PaymentInProgress) } else { Ok(()) }
+            match standing {
+                Standing::Authorized { .. } => Err(CheckoutError::PaymentInProgress),
+                // The bank has let go of the money: the shopper may pay in another way.
+                Standing::Open { .. } => retire(cx, &payment).await,
+                Standing::Processing | Standing::Captured(_) | Standing::Cancelled => Ok(()),
+            }
         }
         (Status::Cancelled | Status::Expired | Status::Paid, Provider::Stripe) => {
             cancel_payment(cx, id).await

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     context::Context,
-    kernel::{OwnerId, PaymentId},
+    kernel::{OwnerId, PaymentId, failpoint},
     orders::{self, OrderError, Status},
     payments::{
         self, News, Standing, State,
@@ -43,7 +43,8 @@ pub async fn confirm_payment(
     if let Some(proof) = proof {
         gateway::check_proof(cx, payment, proof)?;
     }
-    if payment.state == State::Captured {
+    // What has no name there was handed to nobody.
+    if payment.state == State::Captured || payment.provider_ref.is_none() {
         return Ok(attempt);
     }
     let news = match proof {
@@ -55,7 +56,7 @@ pub async fn confirm_payment(
     find_payment(cx, id, owner_id).await
 }
 
-/// Settles the news, collecting first what is set aside.
+/// Settles the news, and collects what is set aside.
 async fn collect(cx: &Context, attempt: &Attempt, news: News) -> Result<(), CheckoutError> {
     let Standing::Authorized { charge_ref } = &news.standing else {
         return settle_news(cx, news).await;
@@ -63,12 +64,9 @@ async fn collect(cx: &Context, attempt: &Attempt, news: News) -> Result<(), Chec
     if attempt.order_status != Status::AwaitingPayment {
         return settle_news(cx, news).await;
     }
-    match gateway::capture(cx, &attempt.payment, charge_ref).await {
-        Ok(collected) => settle_news(cx, collected).await,
-        Err(error) => {
-            // Settling what is set aside stages the job that goes on trying.
-            settle_news(cx, news).await?;
-            Err(error.into())
-        }
-    }
+    // Before the provider is asked: it stages the job that goes on trying, whatever happens to us.
+    settle_news(cx, news.clone()).await?;
+    let collected = gateway::capture(cx, &attempt.payment, charge_ref).await?;
+    failpoint::pass("confirm.after-capture");
+    settle_news(cx, collected).await
 }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use jobs::checkout::ReviewPayment;
+use sqlx::PgConnection;
 
 use super::{
     CheckoutError,
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{
     context::Context,
-    kernel::{EventId, failpoint},
+    kernel::{EventId, failpoint, rerun},
     payments::{
         News, Provider, gateway,
         inbox::{self, Outcome, Reading, StoredEvent},
@@ -117,12 +118,35 @@ async fn note(
     if finished.is_empty() && reviews.is_empty() {
         return Ok(());
     }
+    rerun(|| note_once(cx, finished, reviews), CheckoutError::database).await
+}
+
+async fn note_once(
+    cx: &Context,
+    finished: &[(EventId, Outcome)],
+    reviews: &[ReviewPayment],
+) -> Result<(), CheckoutError> {
     let mut tx = cx.db.begin().await?;
-    inbox::store::finish(&mut *tx, finished).await?;
-    let staged = jobs::stage(&mut tx, reviews, jobs::Delay::NONE).await?;
+    let staged = match write(&mut tx, finished, reviews).await {
+        Ok(staged) => staged,
+        Err(error) => {
+            // Not left to the drop, which would keep the events locked while the next attempt asks for them.
+            let _ = tx.rollback().await;
+            return Err(error.into());
+        }
+    };
     tx.commit().await?;
     cx.relay.wake(staged);
     Ok(())
+}
+
+async fn write(
+    tx: &mut PgConnection,
+    finished: &[(EventId, Outcome)],
+    reviews: &[ReviewPayment],
+) -> sqlx::Result<jobs::Staged> {
+    inbox::store::finish(&mut *tx, finished).await?;
+    jobs::stage(tx, reviews, jobs::Delay::NONE).await
 }
 
 /// Asks the provider how the object stands that the webhooks are about, acts on the answer, and

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     CheckoutError,
@@ -29,7 +29,7 @@ use crate::{
 /// Who has less than this of the hold left could not pay in time.
 const HOLD_LEFT_MIN: Duration = Duration::from_secs(30);
 
-/// How long the provider of an earlier attempt is waited for, and how long the one of this attempt:
+/// How long the providers of earlier attempts are waited for, and how long the one of this attempt:
 /// together less than the edge waits.
 const WITHDRAW_MAX: Duration = Duration::from_secs(4);
 const OPEN_MAX: Duration = Duration::from_secs(9);
@@ -116,13 +116,14 @@ async fn begin(
     new: &NewPayment,
 ) -> Result<Payment, CheckoutError> {
     let mut silent = None;
+    let until = Instant::now() + WITHDRAW_MAX;
     for _ in 0..ROUNDS_MAX {
         let begun = rerun(|| write(cx, wish, new, silent), CheckoutError::database).await?;
         let earlier = match begun {
             Begun::Attempt(payment) => return Ok(payment),
             Begun::InTheWay(earlier) => earlier,
         };
-        match withdraw(cx, &earlier, &order.number, WITHDRAW_MAX).await? {
+        match withdraw(cx, &earlier, &order.number, until).await? {
             Withdrawal::Over => {}
             Withdrawal::UnderWay => return Err(CheckoutError::PaymentInProgress),
             Withdrawal::Unknown(error) => {
@@ -151,7 +152,7 @@ async fn write(
     let mut tx = cx.db.begin().await?;
     match attempt(&mut tx, wish, new, silent).await {
         Ok((begun, staged)) => {
-            tx.commit().await?;
+            tx.commit().await.map_err(CheckoutError::of_commit)?;
             cx.relay.wake(staged);
             Ok(begun)
         }

@@ -1,10 +1,8 @@
 //! Giving up attempts to pay: nobody may be able to pay for what nobody waits for.
 
-use std::time::Duration;
-
 use jobs::checkout::CancelPayment;
 use sqlx::PgConnection;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::{CheckoutError, events::settle_news};
 use crate::{
@@ -29,18 +27,18 @@ pub(super) enum Withdrawal {
     Unknown(PaymentError),
 }
 
-/// Withdraws the attempt at its provider, which has `patience` to answer, and notes what came of it.
+/// Withdraws the attempt at its provider, which has until then to answer, and notes what came of it.
 pub(super) async fn withdraw(
     cx: &Context,
     payment: &Payment,
     order_number: &str,
-    patience: Duration,
+    until: Instant,
 ) -> Result<Withdrawal, CheckoutError> {
     // Its money is about to be collected.
     if payment.state == State::Authorized {
         return Ok(Withdrawal::UnderWay);
     }
-    let called_off = timeout(patience, call_off(cx, payment, order_number)).await;
+    let called_off = timeout_at(until, call_off(cx, payment, order_number)).await;
     let called_off = called_off.unwrap_or_else(|_| Err(unanswered("it took too long").into()));
     match called_off {
         Ok(None | Some(Standing::Cancelled | Standing::Captured(_))) => Ok(Withdrawal::Over),
@@ -101,19 +99,28 @@ async fn call_off(
 }
 
 /// Notes that nothing will be collected for the payment, unless it was collected meanwhile.
-async fn retire(cx: &Context, payment: &Payment) -> Result<(), CheckoutError> {
+pub(super) async fn retire(cx: &Context, payment: &Payment) -> Result<(), CheckoutError> {
     rerun(|| retire_once(cx, payment), CheckoutError::database).await
 }
 
 async fn retire_once(cx: &Context, payment: &Payment) -> Result<(), CheckoutError> {
     let mut tx = cx.db.begin().await?;
-    orders::store::lock(&mut tx, &[payment.order_id]).await?;
+    if let Err(error) = close(&mut tx, payment).await {
+        // Not left to the drop, which would keep the order locked while the next attempt asks for it.
+        let _ = tx.rollback().await;
+        return Err(error.into());
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn close(tx: &mut PgConnection, payment: &Payment) -> sqlx::Result<()> {
+    orders::store::lock(&mut *tx, &[payment.order_id]).await?;
     let locked = lock(&mut *tx, &[payment.id]).await?;
     let changes = changes(&locked, State::Cancelled);
     if !changes.is_empty() {
-        set_states(&mut *tx, &changes).await?;
+        set_states(tx, &changes).await?;
     }
-    tx.commit().await?;
     Ok(())
 }
 

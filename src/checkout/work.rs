@@ -12,7 +12,7 @@ use crate::{
     idempotency,
     kernel::{EventId, Fault},
     orders,
-    payments::PaymentError,
+    payments::{PaymentError, inbox},
     worker::{Claimed, Handle, Verdict, each},
 };
 
@@ -48,9 +48,11 @@ pub async fn sweep(cx: &Context) -> Result<usize, CheckoutError> {
 /// How many rows one statement removes: a delete that nobody waits for.
 const PURGE_SLICE: i64 = 5_000;
 
-/// Forgets idempotency keys that are older than 48 hours; returns how many.
+/// Forgets idempotency keys that are older than 48 hours and webhooks that were finished 90 days ago;
+/// returns how many.
 pub async fn purge(cx: &Context) -> Result<u64, CheckoutError> {
-    Ok(idempotency::purge(&cx.db, PURGE_SLICE).await?)
+    let keys = idempotency::purge(&cx.db, PURGE_SLICE).await?;
+    Ok(keys + inbox::store::purge(&cx.db, PURGE_SLICE).await?)
 }
 
 /// How long a wake-up's calls to providers may take: each a few seconds, a few at once.

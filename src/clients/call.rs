@@ -46,11 +46,13 @@ impl CallError {
             // The same key or the same object is in another call's hands, or there are too many calls.
             409 | 429 => Self::Busy { retry_after: answer.retry_after },
             503 if answer.retry_after.is_some() => Self::Busy { retry_after: answer.retry_after },
+            // Somebody between us and the provider gave up waiting, or sent us elsewhere.
+            status @ (..400 | 408 | 424 | 502 | 504) => {
+                Self::unknown(format!("answered with {status}"))
+            }
             status @ 500.. => {
                 Self::Unknown { why: format!("answered with {status}"), answered_5xx: true }
             }
-            // Somebody between us and the provider gave up waiting, or sent us elsewhere.
-            status @ (..400 | 408 | 424) => Self::unknown(format!("answered with {status}")),
             status => Self::Rejected { status, code },
         }
     }

@@ -159,6 +159,7 @@ fn client() -> Result<Client, BadAccess> {
         .user_agent(concat!("holdfast/", env!("CARGO_PKG_VERSION")))
         // A key must not follow to where it was not meant to go.
         .redirect(redirect::Policy::none())
+        .no_proxy()
         .connect_timeout(CONNECT_MAX)
         .timeout(ANSWER_MAX)
         .pool_idle_timeout(IDLE_MAX)

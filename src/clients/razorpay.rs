@@ -22,9 +22,10 @@ use crate::kernel::Money;
 
 const PROVIDER: &str = "razorpay";
 
-/// What we call two errors for which Razorpay has no names.
+/// What we call three errors for which Razorpay has no names.
 const RECEIPT_TAKEN: &str = "receipt_taken";
 const ALREADY_CAPTURED: &str = "already_captured";
+const UNKNOWN_ID: &str = "unknown_id";
 
 /// Where Razorpay is, and who asks.
 #[derive(Debug)]
@@ -240,7 +241,14 @@ impl Razorpay {
 impl Account {
     fn refusal(&self, answer: &Answer) -> CallError {
         let body = serde_json::from_slice::<ErrorBody>(&answer.body).unwrap_or_default();
-        self.line.refusal(answer, body.error.and_then(ErrorFields::code))
+        let code = body.error.and_then(ErrorFields::code);
+        match self.line.refusal(answer, code) {
+            // It answers with 400 to a name that it does not know.
+            CallError::Rejected { code: Some(code), .. } if code == UNKNOWN_ID => {
+                CallError::Rejected { status: 404, code: Some(code) }
+            }
+            refusal => refusal,
+        }
     }
 }
 
@@ -345,7 +353,7 @@ struct ErrorFields {
 }
 
 impl ErrorFields {
-    /// The name of the error. Two that we must know have none, and only a description in English.
+    /// The name of the error. Three that we must know have none, and only a description in English.
     fn code(self) -> Option<String> {
         let description = self.description.unwrap_or_default().to_ascii_lowercase();
         if description.contains("receipt should be unique") {
@@ -353,6 +361,9 @@ impl ErrorFields {
         }
         if description.contains("already been captured") {
             return Some(ALREADY_CAPTURED.to_owned());
+        }
+        if description.contains("id provided does not exist") {
+            return Some(UNKNOWN_ID.to_owned());
         }
         code(self.reason).or_else(|| code(self.code))
     }

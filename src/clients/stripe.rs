@@ -271,7 +271,10 @@ fn amount_there(amount: Money) -> Option<i64> {
     }
 }
 
-fn amount_here(amount: i64, currency: &str) -> Option<i64> {
+/// The amount as ISO 4217 counts it; `None` where Stripe's cannot be counted so.
+///
+/// `currency` is three capital letters.
+pub fn amount_here(amount: i64, currency: &str) -> Option<i64> {
     match currency {
         "ISK" | "UGX" => hundredth(amount),
         "MGA" => amount.checked_mul(100),

@@ -144,7 +144,8 @@ struct OrderLineBody {
 #[derive(Debug, Object)]
 #[oai(rename = "TimelineEntry")]
 struct TimelineEntryBody {
-    /// `placed`, `cancelled`, `deadline_passed` or `payment_settled`.
+    /// `placed`, `cancelled`, `deadline_passed`, `deadline_extended`, `payment_failed`, `payment_settled`,
+    /// `payment_authorized_too_late`, `payment_refund_due` or `payment_quarantined`.
     kind: String,
     /// The order's status after it.
     status: String,

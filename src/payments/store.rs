@@ -64,15 +64,6 @@ pub async fn find_many(db: impl PgExecutor<'_>, ids: &[PaymentId]) -> sqlx::Resu
     payments(rows)
 }
 
-/// The payment that the provider knows by that name.
-pub async fn find_by_ref(
-    db: impl PgExecutor<'_>,
-    provider: Provider,
-    provider_ref: &str,
-) -> sqlx::Result<Option<Payment>> {
-    Ok(find_named(db, &[(provider, provider_ref)], &[]).await?.pop())
-}
-
 /// The payments that are known by one of the providers' names or by one of the ids.
 pub async fn find_named(
     db: impl PgExecutor<'_>,
@@ -87,11 +78,13 @@ pub async fn find_named(
             id, order_id, provider, livemode, state, amount_minor, currency, key_generation,
             provider_ref, last_decline, created_at
         FROM payments
-        WHERE id = ANY($3)
-            OR (provider, provider_ref) IN (
-                SELECT named.provider, named.provider_ref
-                FROM unnest($1::text[], $2::text[]) AS named (provider, provider_ref)
-            )
+        WHERE id IN (
+            SELECT unnest($3::uuid[])
+            UNION
+            SELECT payments.id
+            FROM unnest($1::text[], $2::text[]) AS named (provider, provider_ref)
+            JOIN payments USING (provider, provider_ref)
+        )
         ORDER BY id
         "#,
         &providers as &[&str],
@@ -227,27 +220,6 @@ pub async fn set_states(tx: impl PgExecutor<'_>, changes: &[StateChange]) -> sql
     Ok(())
 }
 
-/// Notes that the provider has the payment and waits for the shopper; `false` if it is no longer
-/// being created.
-pub async fn opened(
-    db: impl PgExecutor<'_>,
-    id: PaymentId,
-    provider_ref: &str,
-) -> sqlx::Result<bool> {
-    let opened = sqlx::query!(
-        r#"
-        UPDATE payments
-        SET state = 'open', provider_ref = $2, updated_at = now()
-        WHERE id = $1 AND state = 'creating' AND (provider_ref IS NULL OR provider_ref = $2)
-        "#,
-        id as PaymentId,
-        provider_ref,
-    )
-    .execute(db)
-    .await?;
-    Ok(opened.rows_affected() == 1)
-}
-
 /// Notes that the provider refused to have the payment; `false` if it is no longer being created.
 pub async fn reject(db: impl PgExecutor<'_>, id: PaymentId) -> sqlx::Result<bool> {
     let rejected = sqlx::query!(
@@ -374,11 +346,15 @@ pub async fn captures_known(
             id, payment_id, order_id, provider, provider_ref, amount_minor, currency, fate, reason,
             captured_at
         FROM captures
-        WHERE order_id = ANY($3)
-            OR (provider, provider_ref) IN (
-                SELECT charge.provider, charge.provider_ref
-                FROM unnest($1::text[], $2::text[]) AS charge (provider, provider_ref)
-            )
+        WHERE id IN (
+            SELECT captures.id
+            FROM captures
+            WHERE captures.order_id = ANY($3)
+            UNION
+            SELECT captures.id
+            FROM unnest($1::text[], $2::text[]) AS charge (provider, provider_ref)
+            JOIN captures USING (provider, provider_ref)
+        )
         ORDER BY id
         "#,
         &providers as &[&str],

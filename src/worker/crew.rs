@@ -269,7 +269,9 @@ fn ending(lane: Lane, attempt: u32, verdict: Verdict) -> Ending {
             Ending::Dead { reason: format!("given up after {attempt} attempts: {error}") }
         }
         Verdict::Later { delay, error } => {
-            Ending::Later { delay: delay.unwrap_or_else(|| retry::backoff(lane, attempt)), error }
+            // What the job asks for is the least: a failure that stays is met less and less often.
+            let delay = delay.unwrap_or_default().max(retry::backoff(lane, attempt));
+            Ending::Later { delay, error }
         }
     }
 }
@@ -287,4 +289,31 @@ fn unknown_kind(Claim { id, kind, attempt, lease, .. }: Claim) -> Outcome {
     let ending = Ending::Postponed { delay: POSTPONEMENT, reason };
     // Not its own name: what anybody may have written into a row is no label for a metric.
     Outcome { id, kind: "unknown", attempt, lease, ending }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delays(attempt: u32, asked: Option<Duration>) -> Vec<Duration> {
+        (0..100)
+            .map(|_| {
+                let verdict = Verdict::Later { delay: asked, error: String::new() };
+                let Ending::Later { delay, .. } = ending(Lane::Providers, attempt, verdict) else {
+                    panic!("it is given up");
+                };
+                delay
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_job_waits_as_long_as_it_asks_to_and_longer_the_more_often_it_failed() {
+        let asked = Duration::from_secs(2);
+
+        assert!(delays(1, Some(asked)).iter().all(|delay| *delay == asked));
+        let later = delays(20, Some(asked));
+        assert!(later.iter().all(|delay| *delay >= asked));
+        assert!(later.iter().any(|delay| *delay > Duration::from_mins(10)), "{later:?}");
+    }
 }

@@ -62,8 +62,9 @@ fn captured(body: &Value, livemode: bool) -> Result<Reading, Unreadable> {
         "/payload/payment/entity/amount",
         "/payload/payment/entity/currency",
     )?;
+    // The order's are ours; the payment's may come from the browser.
     let notes =
-        ["/payload/payment/entity/notes/payment_id", "/payload/order/entity/notes/payment_id"];
+        ["/payload/order/entity/notes/payment_id", "/payload/payment/entity/notes/payment_id"];
     Ok(Reading::Settle(News {
         provider: Provider::Razorpay,
         provider_ref,

@@ -100,6 +100,8 @@ pub async fn load(db: impl PgExecutor<'_>, ids: &[EventId]) -> sqlx::Result<Vec<
 
 /// Notes what became of the webhooks; one that is finished already stays as it is. Returns how many
 /// were not.
+///
+/// A body names people and may hold what a browser pays with: only of parked ones is it kept.
 pub async fn finish(tx: impl PgExecutor<'_>, outcomes: &[(EventId, Outcome)]) -> sqlx::Result<u64> {
     let states: Vec<&str> = outcomes.iter().map(|(_, outcome)| outcome.state().name()).collect();
     let reasons: Vec<Option<&str>> = outcomes.iter().map(|(_, outcome)| outcome.reason()).collect();
@@ -114,7 +116,10 @@ pub async fn finish(tx: impl PgExecutor<'_>, outcomes: &[(EventId, Outcome)]) ->
             FOR NO KEY UPDATE
         )
         UPDATE provider_events AS event
-        SET state = outcome.state, reason = outcome.reason, finished_at = now()
+        SET state = outcome.state,
+            reason = outcome.reason,
+            raw = CASE WHEN outcome.state = 'parked' THEN event.raw ELSE '' END,
+            finished_at = now()
         FROM open
         JOIN unnest($1::uuid[], $2::text[], $3::text[]) AS outcome (id, state, reason) USING (id)
         WHERE event.id = open.id
@@ -126,6 +131,31 @@ pub async fn finish(tx: impl PgExecutor<'_>, outcomes: &[(EventId, Outcome)]) ->
     .execute(tx)
     .await?;
     Ok(finished.rows_affected())
+}
+
+/// How long a finished webhook is known: the providers repeat theirs for days, a person for a month.
+const KEPT_DAYS: i32 = 90;
+
+/// Forgets up to `limit` webhooks that were finished long ago; returns how many. Parked ones stay.
+pub async fn purge(db: impl PgExecutor<'_>, limit: i64) -> sqlx::Result<u64> {
+    let purged = sqlx::query!(
+        r#"
+        DELETE FROM provider_events
+        WHERE id IN (
+            SELECT id
+            FROM provider_events
+            WHERE state IN ('done', 'ignored') AND finished_at < now() - make_interval(days => $1)
+            ORDER BY finished_at
+            LIMIT $2
+            FOR UPDATE SKIP LOCKED
+        )
+        "#,
+        KEPT_DAYS,
+        limit,
+    )
+    .execute(db)
+    .await?;
+    Ok(purged.rows_affected())
 }
 
 /// The longest list of [`list`].

@@ -7,7 +7,10 @@ use super::{
     NOT_ACTED_ON, Reading,
     fields::{Unreadable, charge, name, payment_id, text, truth},
 };
-use crate::payments::{News, Provider, Standing};
+use crate::{
+    clients::stripe::amount_here,
+    payments::{Charge, News, Provider, Standing},
+};
 
 /// What every event of Stripe has.
 #[derive(Debug, Default, Deserialize)]
@@ -23,6 +26,7 @@ pub(super) fn envelope(body: &[u8]) -> Envelope {
 }
 
 const INTENT: &str = "/data/object/id";
+const AMOUNT: &str = "/data/object/amount_received";
 
 pub(super) fn read(kind: &str, body: &Value, livemode: bool) -> Result<Reading, Unreadable> {
     if kind.is_empty() {
@@ -62,12 +66,10 @@ fn succeeded(body: &Value, livemode: bool) -> Result<Reading, Unreadable> {
     if text(body, "/data/object/status") != Some("succeeded") {
         return Ok(Reading::Review { provider_ref });
     }
-    let charge = charge(
-        body,
-        provider_ref.clone(),
-        "/data/object/amount_received",
-        "/data/object/currency",
-    )?;
+    let charge = charge(body, provider_ref.clone(), AMOUNT, "/data/object/currency")?;
+    let amount_minor =
+        amount_here(charge.amount_minor, &charge.currency).ok_or(Unreadable(AMOUNT))?;
+    let charge = Charge { amount_minor, ..charge };
     Ok(Reading::Settle(News {
         provider: Provider::Stripe,
         provider_ref,

@@ -218,6 +218,30 @@ fn amounts_are_whole() {
 }
 
 #[test]
+fn case_34_an_amount_is_counted_as_iso_4217_counts_it() {
+    let of = |currency: &str, amount: i64| {
+        let body = changed(STRIPE, "/data/object/currency", Some(json!(currency)));
+        let body = String::from_utf8(body).unwrap();
+        reading(
+            Provider::Stripe,
+            &changed(&body, "/data/object/amount_received", Some(json!(amount))),
+        )
+    };
+    for (currency, there, here) in
+        [("jpy", 500, 500), ("isk", 500, 5), ("ugx", 500, 5), ("mga", 5, 500), ("kwd", 500, 500)]
+    {
+        let Reading::Settle(News { standing: Standing::Captured(charges), .. }) =
+            of(currency, there)
+        else {
+            panic!("{currency}");
+        };
+        assert_eq!(charges[0].amount_minor, here, "{currency}");
+    }
+    // Stripe has no hundredths of a krona.
+    assert!(matches!(of("isk", 501), Reading::Park(_)));
+}
+
+#[test]
 fn events_of_the_other_mode_are_parked() {
     let test = stored(Received::from_stripe(STRIPE.into()));
     let live = stored(Received::from_stripe(changed(STRIPE, "/livemode", Some(json!(true)))));
