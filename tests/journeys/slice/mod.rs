@@ -1,6 +1,6 @@
 //! The checkout's use case, given a slice of wishes as the batcher hands it over.
 
-mod statements;
+pub(crate) mod statements;
 
 use std::time::{Duration, Instant};
 

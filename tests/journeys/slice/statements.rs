@@ -32,14 +32,14 @@ use crate::support::{
 const STATEMENTS_MAX: usize = 17;
 
 /// A way to the database on which every statement is counted.
-struct Tap {
-    cx: Context,
+pub(crate) struct Tap {
+    pub(crate) cx: Context,
     statements: Arc<AtomicUsize>,
 }
 
 impl Tap {
     /// Opens one connection through the tap.
-    async fn open(app: &TestApp) -> Self {
+    pub(crate) async fn open(app: &TestApp) -> Self {
         let options: PgConnectOptions = app.database_url.parse().unwrap();
         let server = (options.get_host().to_owned(), options.get_port());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -68,11 +68,17 @@ impl Tap {
         sold_out: &SoldOut,
         slice: &[PlaceOrder],
     ) -> (Vec<&'static str>, usize) {
+        let (outcomes, statements) = self.count(place_orders(&self.cx, sold_out, slice)).await;
+        (summary(&outcomes), statements)
+    }
+
+    /// Does the work; returns what came of it and how many statements it took.
+    pub(crate) async fn count<T>(&self, work: impl Future<Output = T>) -> (T, usize) {
         let before = self.statements.load(Ordering::SeqCst);
-        let outcomes = place_orders(&self.cx, sold_out, slice).await;
+        let outcome = work.await;
         // What was left to be said on return to the pool is said before this is.
         self.cx.db.acquire().await.unwrap();
-        (summary(&outcomes), self.statements.load(Ordering::SeqCst) - before)
+        (outcome, self.statements.load(Ordering::SeqCst) - before)
     }
 }
 
