@@ -1,5 +1,7 @@
 //! A shopper's client: it asks one process after the other until it knows.
 
+mod pay;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -14,6 +16,7 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
+pub(crate) use self::pay::Intention;
 use crate::{
     cluster::Guests,
     ledger::{Answer, CancelAnswer, Ledger, PlacedOrder, Wish},
@@ -47,18 +50,14 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(apis: Vec<SocketAddr>, guests: Arc<Guests>, ledger: Ledger) -> Self {
-        let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
+        let http = simulator::http_client().timeout(PATIENCE).build().unwrap();
         Self { http, apis, turn: Arc::default(), guests, ledger }
     }
 
     /// A client of the same shop that opens a connection for every request.
     pub(crate) fn without_keep_alive(&self) -> Self {
-        let http = reqwest::Client::builder()
-            .timeout(PATIENCE)
-            .no_proxy()
-            .pool_max_idle_per_host(0)
-            .build()
-            .unwrap();
+        let http =
+            simulator::http_client().timeout(PATIENCE).pool_max_idle_per_host(0).build().unwrap();
         Self { http, ..self.clone() }
     }
 
@@ -106,22 +105,32 @@ impl Client {
         (wish, order)
     }
 
+    /// Asks once for the wish's order to be cancelled, and notes the answer.
+    pub(crate) async fn ask_to_cancel(&self, wish: &Wish, order: &PlacedOrder) -> CancelAnswer {
+        self.try_to_cancel(wish, order).await.0
+    }
+
     /// Cancels the wish's order, and asks until the outcome is known.
     pub(crate) async fn cancel(&self, wish: &Wish, order: &PlacedOrder) -> CancelAnswer {
         let begun = Instant::now();
         loop {
-            let url = format!("http://{}/v1/orders/{}/cancel", self.next_api(), order.id);
-            let (answer, pause) = match self.http.post(url).bearer_auth(&wish.token).send().await {
-                Ok(response) => self.read_cancel(response).await,
-                Err(error) => (CancelAnswer::Unknown(error.to_string()), PAUSE),
-            };
-            self.ledger.note_cancel(wish, &answer);
+            let (answer, pause) = self.try_to_cancel(wish, order).await;
             if !matches!(answer, CancelAnswer::Unknown(_)) {
                 return answer;
             }
             assert!(begun.elapsed() < PERSISTENCE, "still no answer but {answer:?}");
             tokio::time::sleep(pause).await;
         }
+    }
+
+    async fn try_to_cancel(&self, wish: &Wish, order: &PlacedOrder) -> (CancelAnswer, Duration) {
+        let url = format!("http://{}/v1/orders/{}/cancel", self.next_api(), order.id);
+        let (answer, pause) = match self.http.post(url).bearer_auth(&wish.token).send().await {
+            Ok(response) => self.read_cancel(response).await,
+            Err(error) => (CancelAnswer::Unknown(error.to_string()), PAUSE),
+        };
+        self.ledger.note_cancel(wish, &answer);
+        (answer, pause)
     }
 
     /// Posts to any of the processes, and returns the status.

@@ -154,7 +154,7 @@ async fn copies_after_a_mailer_died(failpoint: &str) -> (usize, usize) {
 }
 
 /// Waits until the process has died of its failpoint.
-async fn has_aborted(process: &mut Process) {
+pub(super) async fn has_aborted(process: &mut Process) {
     let status = process.ended(Duration::from_secs(20)).await;
     assert_eq!(status.signal(), Some(6), "{} ended with {status}", process.name());
 }

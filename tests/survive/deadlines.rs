@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use holdfast::{
     checkout::{PlaceOrder, RequestedLine, SoldOut, place_orders},
+    clients::Providers,
     context::{self, Context},
     idempotency::{Fingerprint, Key},
     kernel::{EmailAddress, Money, OrderId, batch::SLICE_MAX},
@@ -76,6 +77,7 @@ async fn place_in_slices(shop: &Shop, wishes: &[Wish]) {
         relay: jobs::Relay::start("redis://127.0.0.1:1", "nobody").unwrap(),
         hold: Duration::from_mins(15),
         mailer: None,
+        providers: Providers::default(),
         shop: context::Shop { name: String::new(), url: String::new() },
     };
     let sold_out = SoldOut::default();

@@ -97,11 +97,47 @@ pub(crate) enum CancelAnswer {
     Refused(u16, String),
 }
 
+/// What a client made of one request about a payment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PaymentAnswer {
+    /// 200 or 201.
+    Told(ToldPayment),
+    /// 409 of a request in flight, or 503: come back.
+    Later(String),
+    /// Anything else: its status and code.
+    Refused(u16, String),
+    /// No answer came.
+    Lost(String),
+}
+
+/// A payment as the server told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ToldPayment {
+    pub(crate) id: Uuid,
+    pub(crate) state: String,
+    pub(crate) order_status: String,
+    /// `pi_…` or `order_…`, where the shopper can pay.
+    pub(crate) reference: Option<String>,
+}
+
+impl PaymentAnswer {
+    /// Whether the client knows what came of the request.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Told(_) | Self::Refused(..))
+    }
+
+    pub(crate) fn told(&self) -> Option<&ToldPayment> {
+        if let Self::Told(payment) = self { Some(payment) } else { None }
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     wish: Wish,
     answers: Vec<Answer>,
     cancels: Vec<CancelAnswer>,
+    /// With the key, or the id, that the request was about.
+    payments: Vec<(String, PaymentAnswer)>,
 }
 
 /// Every wish with every answer to it. Clones share it.
@@ -115,7 +151,12 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Notes the wish before it is sent: its answer may never come.
     pub(crate) fn open(&self, wish: &Wish) {
-        let entry = || Entry { wish: wish.clone(), answers: Vec::new(), cancels: Vec::new() };
+        let entry = || Entry {
+            wish: wish.clone(),
+            answers: Vec::new(),
+            cancels: Vec::new(),
+            payments: Vec::new(),
+        };
         lock(&self.entries).entry(wish.owner_id).or_insert_with(entry);
     }
 
@@ -131,6 +172,13 @@ impl Ledger {
         let entry =
             entries.get_mut(&wish.owner_id).expect("a wish is opened before it is cancelled");
         entry.cancels.push(answer.clone());
+    }
+
+    /// Notes what was said about the payment of that key or id.
+    pub(crate) fn note_payment(&self, wish: &Wish, about: &str, answer: &PaymentAnswer) {
+        let mut entries = lock(&self.entries);
+        let entry = entries.get_mut(&wish.owner_id).expect("a wish is opened before it is paid");
+        entry.payments.push((about.to_owned(), answer.clone()));
     }
 
     /// Notes an answer that breaks the API's own rules.
@@ -196,11 +244,33 @@ impl Ledger {
             };
             *counts.entry(kind).or_default() += 1;
         }
-        let mut summary = String::new();
-        for (kind, count) in counts {
-            let _ = write!(summary, "{count} {kind}, ");
+        listed(counts)
+    }
+
+    /// The same of the answers about payments and cancellations.
+    pub(crate) fn payment_summary(&self) -> String {
+        let mut counts = BTreeMap::<String, usize>::new();
+        for entry in lock(&self.entries).values() {
+            for (_, answer) in &entry.payments {
+                let kind = match answer {
+                    PaymentAnswer::Told(payment) => payment.state.clone(),
+                    PaymentAnswer::Later(code) => format!("later {code}"),
+                    PaymentAnswer::Refused(status, code) => format!("{status} {code}"),
+                    PaymentAnswer::Lost(_) => "lost".to_owned(),
+                };
+                *counts.entry(kind).or_default() += 1;
+            }
+            for answer in &entry.cancels {
+                let kind = match answer {
+                    CancelAnswer::Cancelled => "cancel: done".to_owned(),
+                    CancelAnswer::NotCancellable => "cancel: too late".to_owned(),
+                    CancelAnswer::Unknown(_) => "cancel: unknown".to_owned(),
+                    CancelAnswer::Refused(status, code) => format!("cancel: {status} {code}"),
+                };
+                *counts.entry(kind).or_default() += 1;
+            }
         }
-        summary
+        listed(counts)
     }
 
     /// Compares every answer with the database and panics with all that disagrees.
@@ -231,23 +301,34 @@ impl Ledger {
     }
 }
 
+fn listed(counts: BTreeMap<String, usize>) -> String {
+    let mut list = String::new();
+    for (kind, count) in counts {
+        let _ = write!(list, "{count} {kind}, ");
+    }
+    list
+}
+
 #[derive(Debug)]
 struct StoredOrder {
     id: Uuid,
     status: String,
     hold: time::Duration,
+    /// Its deadline was moved for a payment under way.
+    extended: bool,
     email: String,
     lines: Vec<(Uuid, i64)>,
 }
 
 /// Every order in the database, by its owner.
 async fn stored_orders(db: &PgPool) -> sqlx::Result<HashMap<Uuid, Vec<StoredOrder>>> {
-    type Row = (Uuid, Uuid, String, OffsetDateTime, OffsetDateTime, String, Vec<Uuid>, Vec<i64>);
+    type Row =
+        (Uuid, Uuid, String, OffsetDateTime, OffsetDateTime, bool, String, Vec<Uuid>, Vec<i64>);
     let rows: Vec<Row> = sqlx::query_as(
         "
         SELECT
             orders.owner_id, orders.id, orders.status, orders.placed_at, orders.expires_at,
-            orders.email,
+            orders.extended_at IS NOT NULL, orders.email,
             array_agg(order_lines.variant_id ORDER BY position),
             array_agg(order_lines.quantity ORDER BY position)
         FROM orders
@@ -258,9 +339,11 @@ async fn stored_orders(db: &PgPool) -> sqlx::Result<HashMap<Uuid, Vec<StoredOrde
     .fetch_all(db)
     .await?;
     let mut orders = HashMap::<Uuid, Vec<StoredOrder>>::new();
-    for (owner_id, id, status, placed_at, expires_at, email, variants, quantities) in rows {
+    for (owner_id, id, status, placed_at, expires_at, extended, email, variants, quantities) in rows
+    {
         let lines = variants.into_iter().zip(quantities).collect();
-        let order = StoredOrder { id, status, hold: expires_at - placed_at, email, lines };
+        let hold = expires_at - placed_at;
+        let order = StoredOrder { id, status, hold, extended, email, lines };
         orders.entry(owner_id).or_default().push(order);
     }
     Ok(orders)
@@ -287,13 +370,14 @@ fn disagreements(entry: &Entry, stored: &[StoredOrder]) -> Vec<String> {
             if answers.iter().any(|answer| answer.id != order.id) {
                 wrong.push("an answer named another order".to_owned());
             }
-            if answers.iter().any(|answer| answer.hold() != order.hold) {
+            if !order.extended && answers.iter().any(|answer| answer.hold() != order.hold) {
                 wrong.push("an answer promised another deadline".to_owned());
             }
             if order.lines != entry.wish.lines || order.email != entry.wish.email {
                 wrong.push("the order is not what was asked for".to_owned());
             }
             wrong.extend(cancel_disagreement(entry, order));
+            wrong.extend(payment_disagreements(entry, order));
         }
     }
     wrong
@@ -311,6 +395,21 @@ fn cancel_disagreement(entry: &Entry, order: &StoredOrder) -> Option<String> {
         return Some("nobody cancelled this order".to_owned());
     }
     None
+}
+
+fn payment_disagreements(entry: &Entry, order: &StoredOrder) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut ids = HashMap::new();
+    for (about, answer) in &entry.payments {
+        let Some(payment) = answer.told() else { continue };
+        if payment.order_status == "paid" && order.status != "paid" {
+            wrong.push("an order that was paid is not".to_owned());
+        }
+        if *ids.entry(about).or_insert(payment.id) != payment.id {
+            wrong.push(format!("one key, {about}, opened two payments"));
+        }
+    }
+    wrong
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

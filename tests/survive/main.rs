@@ -19,6 +19,7 @@ mod shop;
 mod crash;
 mod deadlines;
 mod mail;
+mod payments;
 mod postgres;
 mod race;
 mod redis_loss;

@@ -1,8 +1,12 @@
 //! A shop under test: its processes, what is on sale, and what must be true when a test is over.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
-use holdfast::doctor;
+use holdfast::doctor::{self, ProviderCapture, ProviderLedger};
+use simulator::providers::{Outcome, Provider};
 use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
@@ -30,7 +34,7 @@ pub(crate) struct Shop {
 }
 
 /// Runs the test on a shop of its own. Afterwards all work must end, every invariant must hold, and
-/// the clients' answers must agree with the database.
+/// the clients' answers, the inbox and the providers' books must agree with the database.
 pub(crate) async fn survive(plan: Plan, test: impl AsyncFnOnce(&mut Shop)) {
     let cluster = Cluster::start(plan).await;
     let mut shop = Shop { cluster, ledger: Ledger::default(), copies_max: 1 };
@@ -43,6 +47,7 @@ pub(crate) async fn survive(plan: Plan, test: impl AsyncFnOnce(&mut Shop)) {
     assert!(findings.is_empty(), "the doctor found {}: {findings:#?}", findings.len());
     shop.ledger.agree(shop.db()).await;
     shop.mails_agree().await;
+    shop.books_agree().await;
     shop.cluster.stop().await;
 }
 
@@ -157,25 +162,7 @@ impl Shop {
 
     /// Lets time pass for the orders that wait for their payment.
     pub(crate) async fn age_orders(&self, by: Duration) {
-        sqlx::query(
-            "
-            WITH orders AS (
-                UPDATE orders
-                SET placed_at = placed_at - $1 * interval '1 second',
-                    expires_at = expires_at - $1 * interval '1 second'
-                WHERE status = 'awaiting_payment'
-                RETURNING id
-            )
-            UPDATE holds
-            SET expires_at = expires_at - $1 * interval '1 second'
-            FROM orders
-            WHERE holds.order_id = orders.id
-            ",
-        )
-        .bind(i64::try_from(by.as_secs()).unwrap())
-        .execute(self.db())
-        .await
-        .unwrap();
+        age(self.db(), None, by).await;
     }
 
     /// Lets time pass for jobs that wait for another attempt or another wake-up.
@@ -206,26 +193,42 @@ impl Shop {
         .unwrap();
     }
 
-    /// Waits until no order is overdue and, where there are mailers, no job is unfinished.
+    /// The events that the providers have told of and no API has taken.
+    pub(crate) fn unheard(&self) -> Vec<String> {
+        let providers = &self.cluster.providers;
+        let heard: HashSet<_> = providers
+            .attempts()
+            .into_iter()
+            .filter(|attempt| matches!(attempt.outcome, Outcome::Answered(200..=299)))
+            .map(|attempt| attempt.event_id)
+            .collect();
+        let told = providers.events().into_iter().map(|event| event.id);
+        told.filter(|id| !heard.contains(id)).collect()
+    }
+
+    /// Waits until no order is overdue and, where there are mailers, no job is unfinished and the
+    /// providers have told nothing that nobody has heard.
     pub(crate) async fn all_work_ends(&self) {
         let has_mailers = !self.cluster.mailers.is_empty();
         let mut hastened = tokio::time::Instant::now();
         eventually("all work has ended", RECOVERY_MAX, async || {
-            let (overdue, jobs): (i64, i64) = sqlx::query_as(
-                "
-                SELECT
-                    (SELECT count(*) FROM orders WHERE status = 'awaiting_payment' AND expires_at <= now()),
-                    (SELECT count(*) FROM job_ledger WHERE state = 'ready')
-                ",
-            )
-            .fetch_one(self.db())
-            .await
-            .ok()?;
             if hastened.elapsed() > HASTENED_EVERY {
                 self.hasten().await.ok()?;
                 hastened = tokio::time::Instant::now();
             }
-            (overdue == 0 && (jobs == 0 || !has_mailers)).then_some(())
+            let Unfinished { overdue, jobs } = self.unfinished().await.ok()?;
+            if overdue > 0 || (jobs > 0 && has_mailers) {
+                return None;
+            }
+            if !has_mailers {
+                return Some(());
+            }
+            // What has been heard meanwhile is work, and the last work may have made news.
+            let told = self.cluster.providers.events().len();
+            let is_quiet = self.unheard().is_empty()
+                && self.unfinished().await.ok()?.jobs == 0
+                && self.cluster.providers.events().len() == told;
+            is_quiet.then_some(())
         })
         .await;
         let dead: Vec<(String, String)> =
@@ -234,6 +237,19 @@ impl Shop {
                 .await
                 .unwrap();
         assert!(dead.is_empty(), "dead jobs: {dead:?}");
+    }
+
+    async fn unfinished(&self) -> sqlx::Result<Unfinished> {
+        let (overdue, jobs) = sqlx::query_as(
+            "
+            SELECT
+                (SELECT count(*) FROM orders WHERE status = 'awaiting_payment' AND expires_at <= now()),
+                (SELECT count(*) FROM job_ledger WHERE state = 'ready')
+            ",
+        )
+        .fetch_one(self.db())
+        .await?;
+        Ok(Unfinished { overdue, jobs })
     }
 
     /// How long after its deadline the latest order was ended.
@@ -261,13 +277,28 @@ impl Shop {
         for mail in self.cluster.inbox.mails() {
             *copies.entry(mail.message_id.clone()).or_default() += 1;
         }
-        let orders: Vec<(Uuid, bool)> = sqlx::query_as("SELECT id, status = 'expired' FROM orders")
-            .fetch_all(self.db())
-            .await
-            .unwrap();
+        let orders: Vec<(Uuid, bool, bool)> = sqlx::query_as(
+            "
+            SELECT
+                id,
+                status = 'paid',
+                EXISTS (
+                    SELECT FROM order_events
+                    WHERE order_events.order_id = orders.id AND kind = 'deadline_passed'
+                )
+            FROM orders
+            ",
+        )
+        .fetch_all(self.db())
+        .await
+        .unwrap();
         let mut wrong = Vec::new();
-        for (order_id, has_expired) in orders {
-            let due = [("order-received", true), ("reservation-expired", has_expired)];
+        for (order_id, is_paid, has_expired) in orders {
+            let due = [
+                ("order-received", true),
+                ("reservation-expired", has_expired),
+                ("order-confirmed", is_paid),
+            ];
             for (template, _) in due.into_iter().filter(|(_, is_due)| *is_due) {
                 let count = copies.remove(&message_id(template, order_id)).unwrap_or(0);
                 if !(1..=self.copies_max).contains(&count) {
@@ -275,9 +306,82 @@ impl Shop {
                 }
             }
         }
+        // Whoever could no longer pay when the mail was to be sent has got none.
+        let declined: Vec<Uuid> =
+            sqlx::query_scalar("SELECT id FROM payments WHERE last_decline IS NOT NULL")
+                .fetch_all(self.db())
+                .await
+                .unwrap();
+        for payment_id in declined {
+            let count = copies.remove(&message_id("payment-failed", payment_id)).unwrap_or(0);
+            if count > self.copies_max {
+                wrong.push(format!("{count} copies of payment-failed for {payment_id}"));
+            }
+        }
         wrong.extend(copies.into_keys().map(|id| format!("nobody asked for the mail {id}")));
         assert!(wrong.is_empty(), "{} mails are wrong: {wrong:#?}", wrong.len());
     }
+
+    /// The providers' books and ours are the same, and no attempt to pay has two objects or was
+    /// charged twice.
+    async fn books_agree(&self) {
+        let providers = &self.cluster.providers;
+        let collected = providers.ledger().captures;
+        let captures = collected.iter().map(|captured| ProviderCapture {
+            provider: captured.provider.name().to_owned(),
+            provider_ref: captured.provider_ref.clone(),
+            amount_minor: captured.amount_minor,
+            currency: captured.currency.clone(),
+            payment_id: captured.payment_id.clone(),
+        });
+        let ledger = ProviderLedger { captures: captures.collect() };
+        let findings = doctor::compare(self.db(), &ledger).await.unwrap();
+        assert!(findings.is_empty(), "the books differ in {}: {findings:#?}", findings.len());
+
+        let charged = collected.into_iter().filter_map(|captured| captured.payment_id);
+        assert_eq!(repeated(charged), Vec::<String>::new(), "charged twice");
+        for provider in [Provider::Stripe, Provider::Razorpay] {
+            let objects = providers.payments(provider).into_iter();
+            let opened = objects.filter_map(|object| object.metadata.get("payment_id").cloned());
+            assert_eq!(repeated(opened), Vec::<String>::new(), "opened twice at {provider}");
+        }
+    }
+}
+
+/// Lets time pass for the order, or for every order, that waits for its payment.
+pub(crate) async fn age(db: &PgPool, order_id: Option<Uuid>, by: Duration) {
+    sqlx::query(
+        "
+        WITH orders AS (
+            UPDATE orders
+            SET placed_at = placed_at - $1 * interval '1 second',
+                expires_at = expires_at - $1 * interval '1 second'
+            WHERE status = 'awaiting_payment' AND ($2 IS NULL OR id = $2)
+            RETURNING id
+        )
+        UPDATE holds
+        SET expires_at = expires_at - $1 * interval '1 second'
+        FROM orders
+        WHERE holds.order_id = orders.id
+        ",
+    )
+    .bind(i64::try_from(by.as_secs()).unwrap())
+    .bind(order_id)
+    .execute(db)
+    .await
+    .unwrap();
+}
+
+/// Orders past their deadline, and jobs to be done.
+struct Unfinished {
+    overdue: i64,
+    jobs: i64,
+}
+
+/// The names that come more than once.
+fn repeated(names: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    names.filter(|name| !seen.insert(name.clone())).collect()
 }
 
 /// The Message-ID of the one mail of that kind about the order.
