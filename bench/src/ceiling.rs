@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use holdfast::{
     checkout::{PlaceOrder, RequestedLine, SoldOut, place_orders},
+    clients::Providers,
     context::{Context, Shop as Name},
     idempotency::{Fingerprint, Key},
     kernel::{Currency, EmailAddress, Money, OrderId, OwnerId, batch::SLICE_MAX},
@@ -38,6 +39,7 @@ impl Ceiling {
             relay: jobs::Relay::start(&settings.redis_url, &shop.namespace)?,
             hold,
             mailer: None,
+            providers: Providers::default(),
             shop: Name { name: "Bench".to_owned(), url: "http://localhost".to_owned() },
         };
         Ok(Self { cx, sold_out: SoldOut::default() })
@@ -80,6 +82,21 @@ impl Ceiling {
             self.cx.hold = Duration::from_millis(hold_ms);
             let slice = slices.recv().await.ok_or("no more slices are made")?;
             self.place(&slice).await?;
+        }
+        Ok(())
+    }
+
+    /// Places so many orders of one unit, of each variant in turn.
+    pub(crate) async fn place_spread(&self, variants: &[Uuid], orders: usize) -> Outcome<()> {
+        let wish = wish(variants[0])?;
+        let mut wishes = (0..orders).map(|place| {
+            let mut wish = again(&wish)?;
+            wish.lines[0].variant_id = variants[place % variants.len()].into();
+            Some(wish)
+        });
+        for _ in 0..orders.div_ceil(SLICE_MAX) {
+            let slice = wishes.by_ref().take(SLICE_MAX).collect::<Option<Vec<_>>>();
+            self.place(&slice.ok_or("a key cannot be made")?).await?;
         }
         Ok(())
     }

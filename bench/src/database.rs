@@ -8,7 +8,7 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use crate::Outcome;
+use crate::{Outcome, news::Collected};
 
 /// The database that every scenario makes anew on the server it is given.
 const NAME: &str = "holdfast_bench";
@@ -20,7 +20,7 @@ pub(crate) const CURRENCY: &str = "USD";
 /// How many orders one question about them names.
 const ORDERS_ASKED: usize = 20_000;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Database {
     server: PgConnectOptions,
     pub(crate) pool: PgPool,
@@ -382,5 +382,114 @@ impl Database {
         .fetch_one(&self.pool)
         .await?;
         Ok(waiting)
+    }
+}
+
+/// How long settled webhooks had waited, in milliseconds: the database's clock at the beginning of both
+/// transactions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waits {
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+}
+
+impl Database {
+    /// Gives every order that has none an attempt to pay that Stripe knows, and returns these.
+    pub(crate) async fn open_payments(&self) -> Outcome<Vec<Collected>> {
+        let payments = sqlx::query_as!(
+            Collected,
+            r#"
+            INSERT INTO payments
+                (id, order_id, provider, livemode, state, amount_minor, currency, provider_ref)
+            SELECT
+                gen_random_uuid(), id, 'stripe', false, 'open', total_minor, currency,
+                'pi_' || replace(id::text, '-', '')
+            FROM orders
+            WHERE NOT EXISTS (SELECT FROM payments WHERE order_id = orders.id)
+            RETURNING id AS "payment_id: Uuid", order_id AS "order_id: Uuid", provider_ref AS "provider_ref!"
+            "#,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        self.pool.execute("ANALYZE orders, payments, holds").await?;
+        Ok(payments)
+    }
+
+    /// How many webhooks wait to be acted on.
+    pub(crate) async fn count_new_events(&self) -> Outcome<usize> {
+        let new = sqlx::query_scalar!(
+            r#"
+            SELECT count(*) AS "new!"
+            FROM provider_events
+            WHERE state = 'new'
+            "#,
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(usize::try_from(new)?)
+    }
+
+    /// How many webhooks whose ids begin so are in the inbox.
+    pub(crate) async fn count_events(&self, prefix: &str) -> Outcome<usize> {
+        let events = sqlx::query_scalar!(
+            r#"
+            SELECT count(*) AS "events!"
+            FROM provider_events
+            WHERE starts_with(event_id, $1)
+            "#,
+            prefix,
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(usize::try_from(events)?)
+    }
+
+    /// How many of the orders are paid.
+    pub(crate) async fn count_paid(&self, orders: &[Uuid]) -> Outcome<usize> {
+        let paid = sqlx::query_scalar!(
+            r#"
+            SELECT count(*) AS "paid!"
+            FROM orders
+            WHERE id = ANY($1) AND status = 'paid'
+            "#,
+            orders,
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(usize::try_from(paid)?)
+    }
+
+    /// How much money is on record, by the number of its parts.
+    pub(crate) async fn count_captures(&self) -> Outcome<usize> {
+        let captures = sqlx::query_scalar!(
+            r#"
+            SELECT count(*) AS "captures!"
+            FROM captures
+            "#,
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(usize::try_from(captures)?)
+    }
+
+    /// How long the webhooks whose ids begin so waited until they were acted on.
+    pub(crate) async fn waits(&self, prefix: &str) -> Outcome<Waits> {
+        let waits = sqlx::query_as!(
+            Waits,
+            r#"
+            SELECT
+                coalesce(percentile_disc(0.5) WITHIN GROUP (ORDER BY waited), 0) AS "p50_ms!",
+                coalesce(percentile_disc(0.99) WITHIN GROUP (ORDER BY waited), 0) AS "p99_ms!"
+            FROM (
+                SELECT (extract(epoch FROM finished_at - received_at) * 1000)::float8 AS waited
+                FROM provider_events
+                WHERE starts_with(event_id, $1) AND state = 'done'
+            ) AS done
+            "#,
+            prefix,
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(waits)
     }
 }

@@ -1,5 +1,5 @@
-//! Shoppers at the API's door: a closed loop that asks as fast as it is answered, and an open one
-//! that asks at a fixed rate whatever the answers.
+//! Shoppers, or a provider, at the API's door: a closed loop that asks as fast as it is answered, and
+//! an open one that asks at a fixed rate whatever the answers.
 
 use std::{
     collections::BTreeMap,
@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::{
     Outcome,
     http::{Answer, Connection, KEY_LENGTH, Request},
+    news::News,
     statistics::{Latencies, microseconds, per_second},
 };
 
@@ -55,19 +56,73 @@ pub(crate) enum Pace {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) address: SocketAddr,
-    /// One a client.
-    pub(crate) tokens: Vec<String>,
-    pub(crate) baskets: Vec<Basket>,
+    pub(crate) callers: Callers,
     pub(crate) pace: Pace,
     /// The status that is counted and timed: 201 where orders are wanted, 409 where refusals are.
     pub(crate) counted: u16,
     pub(crate) window: Duration,
 }
 
+/// Who calls, and with what.
+#[derive(Debug)]
+pub(crate) enum Callers {
+    Shoppers {
+        /// One a client.
+        tokens: Vec<String>,
+        baskets: Vec<Basket>,
+    },
+    /// A provider that has news, over so many connections.
+    Provider { connections: usize, news: News },
+}
+
+impl Callers {
+    fn count(&self) -> usize {
+        match self {
+            Self::Shoppers { tokens, .. } => tokens.len(),
+            Self::Provider { connections, .. } => *connections,
+        }
+    }
+
+    /// The one of them that this client is.
+    fn caller(&self, client: usize) -> Caller<'_> {
+        match self {
+            Self::Shoppers { tokens, baskets } => {
+                Caller::Shopper { requests: requests(tokens, baskets, client), key: Key::new() }
+            }
+            Self::Provider { connections, news } => {
+                Caller::Provider { news, client, connections: *connections, request: Vec::new() }
+            }
+        }
+    }
+}
+
+/// One client's requests.
+enum Caller<'a> {
+    Shopper { requests: Vec<(usize, Request)>, key: Key },
+    Provider { news: &'a News, client: usize, connections: usize, request: Vec<u8> },
+}
+
+impl Caller<'_> {
+    /// The client's next request and the place of its basket, or `None` when it has said everything.
+    fn next(&mut self, turn: u32) -> Option<(usize, &[u8])> {
+        match self {
+            Self::Shopper { requests, key } => {
+                let place = turn as usize % requests.len();
+                let (basket, request) = &mut requests[place];
+                Some((*basket, request.under(key.next())))
+            }
+            Self::Provider { news, client, connections, request } => {
+                let event = turn as usize * *connections + *client;
+                news.write(event, request).then_some((event, request.as_slice()))
+            }
+        }
+    }
+}
+
 /// What the clients were answered, in the window and outside it.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// Every order that was acknowledged, with its basket.
+    /// Every order or event that was acknowledged, with the place of its basket or of the event.
     pub(crate) acknowledged: Vec<(Uuid, usize)>,
     /// The latencies of the answers that count, in microseconds.
     timed: Vec<u32>,
@@ -80,8 +135,9 @@ impl Tally {
     /// Notes an answer; latency is `None` outside the window.
     fn note(&mut self, answer: Answer<'_>, basket: usize, latency: Option<Duration>, counted: u16) {
         *self.answers.entry(answer.status).or_default() += 1;
-        if answer.status == 201 {
-            // An answer without an order is an order that is lost: the nil id is in no table.
+        if matches!(answer.status, 200 | 201) {
+            // An answer without an order is an order that is lost: the nil id is in no table. Events
+            // go by their place.
             self.acknowledged.push((order_id(answer.body).unwrap_or_default(), basket));
         }
         if answer.status == counted
@@ -118,7 +174,7 @@ impl Tally {
         let strange: u64 = self
             .answers
             .iter()
-            .filter(|(status, _)| !matches!(status, 201 | 409 | 503))
+            .filter(|(status, _)| !matches!(status, 200 | 201 | 409 | 503))
             .map(|(_, count)| count)
             .sum();
         strange + self.unanswered
@@ -139,18 +195,18 @@ pub(crate) async fn run(plan: Plan) -> Outcome<Tally> {
     thread::Builder::new().name("clients".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let tally =
-            runtime.map(|runtime| LocalSet::new().block_on(&runtime, shop_together(Rc::new(plan))));
+            runtime.map(|runtime| LocalSet::new().block_on(&runtime, call_together(Rc::new(plan))));
         // Nobody waits for it any more when the program was told to stop.
         let _ = reply.send(tally);
     })?;
     Ok(tally.await??)
 }
 
-async fn shop_together(plan: Rc<Plan>) -> Tally {
+async fn call_together(plan: Rc<Plan>) -> Tally {
     let start = Instant::now() + Duration::from_millis(50);
     let mut clients = JoinSet::new();
-    for client in 0..plan.tokens.len() {
-        clients.spawn_local(shop(plan.clone(), client, start));
+    for client in 0..plan.callers.count() {
+        clients.spawn_local(call(plan.clone(), client, start));
     }
     let mut tally = Tally::default();
     while let Some(part) = clients.join_next().await {
@@ -160,11 +216,10 @@ async fn shop_together(plan: Rc<Plan>) -> Tally {
 }
 
 /// One client, until the plan ends.
-async fn shop(plan: Rc<Plan>, client: usize, start: Instant) -> Tally {
+async fn call(plan: Rc<Plan>, client: usize, start: Instant) -> Tally {
     let mut tally = Tally::default();
     let mut line = Line { address: plan.address, connection: None, attempts: 0 };
-    let mut requests = requests(&plan, client);
-    let mut key = Key::new();
+    let mut caller = plan.callers.caller(client);
     let (open, end) = (start + WARM_UP, start + WARM_UP + plan.window);
     let hopeless = sleep_until((end + ANSWER_WAIT_MAX).into());
     tokio::pin!(hopeless);
@@ -174,11 +229,10 @@ async fn shop(plan: Rc<Plan>, client: usize, start: Instant) -> Tally {
         if due > Instant::now() {
             sleep_until(due.into()).await;
         }
-        let place = turn as usize % requests.len();
-        let (basket, request) = &mut requests[place];
+        let Some((basket, request)) = caller.next(turn) else { break };
         let answer = tokio::select! {
             biased;
-            answer = line.exchange(request.under(key.next())) => answer,
+            answer = line.exchange(request) => answer,
             () = &mut hopeless => Err(io::ErrorKind::TimedOut.into()),
         };
         let Ok(answer) = answer else {
@@ -192,7 +246,7 @@ async fn shop(plan: Rc<Plan>, client: usize, start: Instant) -> Tally {
         // An open loop counts what was due in the window, a closed one what was answered in it.
         let moment = if matches!(plan.pace, Pace::Open { .. }) { due } else { now };
         let latency = (open..end).contains(&moment).then(|| now - due);
-        tally.note(answer, *basket, latency, plan.counted);
+        tally.note(answer, basket, latency, plan.counted);
     }
     tally
 }
@@ -202,20 +256,20 @@ fn due(plan: &Plan, client: usize, turn: u32, start: Instant) -> Option<Instant>
     match plan.pace {
         Pace::Closed => Some(Instant::now()),
         Pace::Open { per_second } => {
-            let place = f64::from(turn) * plan.tokens.len() as f64 + client as f64;
+            let place = f64::from(turn) * plan.callers.count() as f64 + client as f64;
             start.checked_add(Duration::try_from_secs_f64(place / per_second).ok()?)
         }
     }
 }
 
 /// The client's requests, in turn: of many baskets each client has its own share.
-fn requests(plan: &Plan, client: usize) -> Vec<(usize, Request)> {
-    let clients = plan.tokens.len();
-    let share = (plan.baskets.len() / clients).max(1);
+fn requests(tokens: &[String], baskets: &[Basket], client: usize) -> Vec<(usize, Request)> {
+    let clients = tokens.len();
+    let share = (baskets.len() / clients).max(1);
     (0..share)
         .map(|turn| {
-            let basket = (client + turn * clients) % plan.baskets.len();
-            (basket, Request::checkout(&plan.tokens[client], &plan.baskets[basket].body))
+            let basket = (client + turn * clients) % baskets.len();
+            (basket, Request::checkout(&tokens[client], &baskets[basket].body))
         })
         .collect()
 }

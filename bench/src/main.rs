@@ -14,6 +14,7 @@ mod database;
 mod http;
 mod ledger;
 mod load;
+mod news;
 mod process;
 mod reference;
 mod report;
@@ -28,7 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     report::{Report, print},
-    scenario::{checkout, flash, latency, reap, soldout},
+    scenario::{checkout, flash, latency, reap, soldout, webhooks},
 };
 
 /// A benchmark cannot mend what it meets: it says so and ends.
@@ -70,6 +71,8 @@ enum Scenario {
     Latency,
     /// How soon after the deadline stock is released.
     Reap,
+    /// A provider's news: how soon it is acknowledged, and how fast it is acted on.
+    Webhooks,
     All,
 }
 
@@ -126,6 +129,9 @@ async fn run(arguments: &Arguments) -> Outcome<Vec<(&'static str, Report)>> {
     }
     if wanted(Scenario::Reap) {
         reports.push(("reap", reap::run(&settings).await?));
+    }
+    if wanted(Scenario::Webhooks) {
+        reports.push(("webhooks", webhooks::run(&settings).await?));
     }
     Ok(reports)
 }

@@ -53,6 +53,10 @@ impl Process {
         Ok(process)
     }
 
+    pub(crate) const fn name(&self) -> &'static str {
+        self.name
+    }
+
     async fn wait_until_ready(&mut self, health: SocketAddr) -> Outcome<()> {
         let deadline = Instant::now() + READY_WAIT_MAX;
         while Instant::now() < deadline {

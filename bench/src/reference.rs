@@ -1,10 +1,12 @@
 //! What the API's batches are compared with: one transaction an order, straight over SQL, as it is
 //! written when nobody thinks of batches.
 //!
-//! It writes exactly the rows that the API writes, and is spared HTTP, JSON, tokens and wake-ups.
+//! It writes exactly the rows that the API writes, and is spared HTTP, JSON, tokens, signatures and
+//! wake-ups.
 
 use std::{
     ops::Range,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,6 +16,7 @@ use holdfast::{
     orders::OrderNumber,
 };
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection, PgPool, Postgres, pool::PoolConnection, types::Json};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
@@ -23,6 +26,7 @@ use crate::{
     Outcome,
     database::{CURRENCY, PRICE_MINOR},
     load::{Measured, WARM_UP},
+    news::News,
     shop::{EMAIL, address},
     statistics::{Latencies, microseconds, per_second},
 };
@@ -36,21 +40,40 @@ pub(crate) struct Placed {
     pub(crate) measured: Measured,
 }
 
+/// What each connection does, again and again.
+#[derive(Debug, Clone)]
+enum Deed {
+    /// Places an order of one unit.
+    Order { owner: Uuid, variant: Uuid },
+    /// Receives a webhook.
+    Receive { news: Arc<News> },
+}
+
 /// Places orders of one unit as fast as it can, until the window ends.
 pub(crate) async fn run(pool: &PgPool, variant: Uuid, window: Duration) -> Outcome<Placed> {
+    repeat(pool, window, || Deed::Order { owner: Uuid::now_v7(), variant }).await
+}
+
+/// Receives webhooks as fast as it can, until the window ends; `orders` is how many it received.
+pub(crate) async fn receive(pool: &PgPool, news: News, window: Duration) -> Outcome<Placed> {
+    let news = Arc::new(news);
+    repeat(pool, window, || Deed::Receive { news: news.clone() }).await
+}
+
+async fn repeat(pool: &PgPool, window: Duration, deed: impl Fn() -> Deed) -> Outcome<Placed> {
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
         connections.push(pool.acquire().await?);
     }
     let open = Instant::now() + WARM_UP;
     let window = open..open + window;
-    let mut shoppers = JoinSet::new();
-    for connection in connections {
-        shoppers.spawn(shop(connection, variant, window.clone()));
+    let mut clients = JoinSet::new();
+    for (client, connection) in connections.into_iter().enumerate() {
+        clients.spawn(act(connection, client, deed(), window.clone()));
     }
     let (mut orders, mut timed) = (0, Vec::new());
-    while let Some(shopper) = shoppers.join_next().await {
-        let part = shopper??;
+    while let Some(client) = clients.join_next().await {
+        let part = client??;
         orders += part.orders;
         timed.extend(part.timed);
     }
@@ -66,26 +89,82 @@ struct Part {
     timed: Vec<u32>,
 }
 
-/// Places one order after the other, until the window ends.
-async fn shop(
+/// Does one deed after the other, until the window ends.
+async fn act(
     mut connection: PoolConnection<Postgres>,
-    variant: Uuid,
+    client: usize,
+    deed: Deed,
     window: Range<Instant>,
 ) -> sqlx::Result<Part> {
-    let owner = Uuid::now_v7();
     let mut part = Part::default();
     loop {
         let start = Instant::now();
         if start >= window.end {
             return Ok(part);
         }
-        place(&mut connection, owner, variant).await?;
+        match &deed {
+            Deed::Order { owner, variant } => place(&mut connection, *owner, *variant).await?,
+            Deed::Receive { news } => {
+                let event = part.orders * CONNECTIONS as usize + client;
+                keep(&mut connection, news, event).await?;
+            }
+        }
         part.orders += 1;
         let now = Instant::now();
         if window.contains(&now) {
             part.timed.push(microseconds(now - start));
         }
     }
+}
+
+/// Keeps one webhook and promises to act on it, in one transaction.
+async fn keep(connection: &mut PgConnection, news: &News, event: usize) -> sqlx::Result<()> {
+    let body = news.body(event).unwrap_or_default();
+    let id = Uuid::now_v7();
+    let mut tx = connection.begin().await?;
+    insert_event_of_provider(&mut tx, id, &news.event_id(event), body.as_bytes()).await?;
+    insert_settling(&mut tx, id).await?;
+    tx.commit().await
+}
+
+async fn insert_event_of_provider(
+    tx: &mut PgConnection,
+    id: Uuid,
+    event_id: &str,
+    body: &[u8],
+) -> sqlx::Result<()> {
+    let digest = Sha256::digest(body);
+    sqlx::query!(
+        r#"
+        INSERT INTO provider_events (id, provider, event_id, body_sha256, kind, raw)
+        VALUES ($1, 'stripe', $2, $3, 'payment_intent.succeeded', $4)
+        ON CONFLICT DO NOTHING
+        "#,
+        id,
+        event_id,
+        digest.as_slice(),
+        body,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn insert_settling(tx: &mut PgConnection, event: Uuid) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        INSERT INTO job_ledger (id, kind, lane, payload, dedupe_key, run_at, pushes, next_push_at)
+        VALUES (
+            $1, 'checkout.settle-event', 'settling', $2, $3, now(), 1, now() + interval '5 seconds'
+        )
+        "#,
+        Uuid::now_v7(),
+        json!({ "v": 1, "event_id": event }),
+        format!("settle-event:{event}"),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// An order of one unit.

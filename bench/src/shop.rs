@@ -1,9 +1,10 @@
 //! A shop for one scenario: a database of its own, the real API before it, and shoppers with tokens.
 
-use std::net::SocketAddr;
+use std::{mem::take, net::SocketAddr};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::{
@@ -16,6 +17,9 @@ use crate::{
 
 /// How many accounts the logged-in clients share: registering one costs a password hash.
 const ACCOUNTS: usize = 8;
+
+/// What signs the provider's webhooks.
+pub(crate) const WEBHOOK_SECRET: &str = "whsec_bench";
 
 #[derive(Debug)]
 pub(crate) struct Shop {
@@ -42,6 +46,9 @@ impl Shop {
             ("TOKEN_KEYS", key()),
             ("GUEST_TOKEN_KEYS", key()),
             ("HOLD", hold.to_owned()),
+            // Nobody asks Stripe for anything: its news is all that comes.
+            ("STRIPE_KEYS", "sk_test_bench".to_owned()),
+            ("STRIPE_WEBHOOK_SECRETS", WEBHOOK_SECRET.to_owned()),
             ("QUEUE_NAMESPACE", namespace.clone()),
             ("LOG", "warn".to_owned()),
         ];
@@ -65,12 +72,28 @@ impl Shop {
         Ok(())
     }
 
-    /// Ends every process; each must end well.
-    pub(crate) async fn stop_processes(&mut self) -> Outcome<()> {
-        while let Some(process) = self.processes.pop() {
-            process.stop().await?;
+    /// Starts so many processes of one name at the same time.
+    pub(crate) async fn start_together(&mut self, name: &'static str, count: usize) -> Outcome<()> {
+        let mut starting = JoinSet::new();
+        for _ in 0..count {
+            starting.spawn(Process::start(name, self.environment.clone()));
+        }
+        while let Some(process) = starting.join_next().await {
+            self.processes.push(process??);
         }
         Ok(())
+    }
+
+    /// Ends the processes of that name; each must end well.
+    pub(crate) async fn stop(&mut self, name: &str) -> Outcome<()> {
+        let (named, others) = self.processes.drain(..).partition(|process| process.name() == name);
+        self.processes = others;
+        stop_all(named).await
+    }
+
+    /// Ends every process; each must end well.
+    pub(crate) async fn stop_processes(&mut self) -> Outcome<()> {
+        stop_all(take(&mut self.processes)).await
     }
 
     /// Clears the shop away, with what it left in Redis.
@@ -79,6 +102,13 @@ impl Shop {
         forget_wake_ups(&self.redis_url, &self.namespace).await?;
         self.database.remove().await
     }
+}
+
+async fn stop_all(mut processes: Vec<Process>) -> Outcome<()> {
+    while let Some(process) = processes.pop() {
+        process.stop().await?;
+    }
+    Ok(())
 }
 
 /// A secret key for a process that lives some minutes.

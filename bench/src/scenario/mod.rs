@@ -5,12 +5,13 @@ pub(crate) mod flash;
 pub(crate) mod latency;
 pub(crate) mod reap;
 pub(crate) mod soldout;
+pub(crate) mod webhooks;
 
 use uuid::Uuid;
 
 use crate::{
     Outcome, Settings,
-    load::{self, Basket, Pace, Plan, Tally},
+    load::{self, Basket, Callers, Pace, Plan, Tally},
     shop::{Shop, basket},
 };
 
@@ -36,8 +37,7 @@ pub(crate) async fn visit(
     shop.database.settle().await;
     load::run(Plan {
         address: shop.address,
-        tokens: shop.tokens.clone(),
-        baskets: baskets.to_vec(),
+        callers: Callers::Shoppers { tokens: shop.tokens.clone(), baskets: baskets.to_vec() },
         pace,
         counted,
         window: settings.window,
