@@ -30,6 +30,15 @@ pub enum CallError {
     Busy { retry_after: Option<Duration> },
 }
 
+/// What both clients call the refusals of a refund that somebody acts on. Stripe has names for two of
+/// them, Razorpay for none.
+pub mod refusal {
+    pub const ALREADY_REFUNDED: &str = "charge_already_refunded";
+    pub const DISPUTED: &str = "charge_disputed";
+    /// More than is left of the charge.
+    pub const REFUND_TOO_LARGE: &str = "refund_too_large";
+}
+
 impl CallError {
     /// Whether the provider has no such object.
     pub const fn is_not_found(&self) -> bool {

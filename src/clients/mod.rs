@@ -8,7 +8,7 @@ pub mod smtp;
 pub mod stripe;
 
 pub use budget::Budget;
-pub use call::{BadAccess, CallError};
+pub use call::{BadAccess, CallError, refusal};
 pub use razorpay::Razorpay;
 pub use stripe::Stripe;
 

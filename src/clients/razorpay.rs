@@ -1,9 +1,15 @@
-//! Razorpay: six calls over our own HTTP.
+//! Razorpay: a dozen calls over our own HTTP.
 //!
-//! It has no keys for repeated requests. An order's receipt does their work: it is unique, and by it
-//! an order is found whose creation had an unknown outcome.
+//! It has no keys for repeated requests, but for refunds. An order's receipt does their work: it is
+//! unique, and by it an order is found whose creation had an unknown outcome.
+
+mod disputes;
+mod refunds;
 
 use std::{fmt, sync::Arc};
+
+pub use disputes::Dispute;
+pub use refunds::{NewRefund, Refund};
 
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::Method;
@@ -11,16 +17,26 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use sha2::Sha256;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
     budget::Budget,
-    call::{BadAccess, CallError, code, id, measured},
+    call::{BadAccess, CallError, code, id, measured, refusal},
     http::{Answer, Line},
 };
 use crate::kernel::Money;
 
 const PROVIDER: &str = "razorpay";
+
+/// As many as Razorpay lists at once.
+const PAGE: usize = 100;
+
+/// A list that is longer is read in pieces, or not at all.
+const PAGES_MAX: usize = 10;
+
+/// A page that gets lost so often would be lost again.
+const PAGE_TRIES_MAX: u32 = 3;
 
 /// What we call three errors for which Razorpay has no names.
 const RECEIPT_TAKEN: &str = "receipt_taken";
@@ -81,6 +97,11 @@ pub struct Payment {
     pub status: PaymentStatus,
     pub amount_minor: i64,
     pub currency: String,
+    /// Whether the money was ever collected: it stays true when all of it went back.
+    pub captured: bool,
+    /// What went back, or is on its way.
+    pub amount_refunded_minor: i64,
+    pub created_at: Option<OffsetDateTime>,
     /// Why it failed: the reason where there is one, else the class of errors.
     pub error_code: Option<String>,
 }
@@ -178,6 +199,16 @@ impl Razorpay {
         Ok(payment.into())
     }
 
+    /// Every payment that was begun from `from` to `to`, both whole seconds, the oldest first; `None`
+    /// where those are more than a thousand. One that was authorised later was begun no later.
+    pub async fn payments_between(
+        &self,
+        from: OffsetDateTime,
+        to: OffsetDateTime,
+    ) -> Result<Option<Vec<Payment>>, CallError> {
+        self.between::<PaymentBody, _>("payments_between", "v1/payments", from, to).await
+    }
+
     /// Collects the money that was set aside, in full, unless that was done before.
     pub async fn capture_payment(
         &self,
@@ -211,8 +242,68 @@ impl Razorpay {
         })
     }
 
+    /// What was made from `from` to `to`, the oldest first; `None` where that is too much.
+    async fn between<T: DeserializeOwned, U: From<T>>(
+        &self,
+        operation: &'static str,
+        path: &str,
+        from: OffsetDateTime,
+        to: OffsetDateTime,
+    ) -> Result<Option<Vec<U>>, CallError> {
+        let range = format!("&from={}&to={}", from.unix_timestamp(), to.unix_timestamp());
+        let newest_first = self.list::<T>(operation, path, &range).await?;
+        Ok(newest_first.map(|rows| rows.into_iter().rev().map(U::from).collect()))
+    }
+
+    /// Reads a list to its end, the newest first; `None` where it goes on after so many pages.
+    async fn list<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        path: &str,
+        filter: &str,
+    ) -> Result<Option<Vec<T>>, CallError> {
+        let mut rows = Vec::new();
+        for _ in 0..PAGES_MAX {
+            let path = format!("{path}?count={PAGE}&skip={}{filter}", rows.len());
+            let page: Items<T> = self.page(operation, &path).await?;
+            let is_last = page.items.len() < PAGE;
+            rows.extend(page.items);
+            if is_last {
+                return Ok(Some(rows));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads a page of a list, and again where it got lost: of many pages, one always does.
+    async fn page<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        path: &str,
+    ) -> Result<Items<T>, CallError> {
+        let mut tries = 1;
+        loop {
+            match self.ask(operation, Method::GET, path, None).await {
+                Err(CallError::Unknown { .. }) if tries < PAGE_TRIES_MAX => tries += 1,
+                answer => return answer,
+            }
+        }
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
+        operation: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<T, CallError> {
+        self.ask_under(None, operation, method, path, body).await
+    }
+
+    /// Asks under a refund's key, if there is one.
+    async fn ask_under<T: DeserializeOwned>(
+        &self,
+        key: Option<&str>,
         operation: &'static str,
         method: Method,
         path: &str,
@@ -221,6 +312,10 @@ impl Razorpay {
         let ask = |http: &reqwest::Client, url, (key_id, secret): &(String, SecretString)| {
             let asked =
                 http.request(method.clone(), url).basic_auth(key_id, Some(secret.expose_secret()));
+            let asked = match key {
+                Some(key) => asked.header("x-refund-idempotency", key),
+                None => asked,
+            };
             match &body {
                 Some(body) => asked.json(body),
                 None => asked,
@@ -242,12 +337,14 @@ impl Account {
     fn refusal(&self, answer: &Answer) -> CallError {
         let body = serde_json::from_slice::<ErrorBody>(&answer.body).unwrap_or_default();
         let code = body.error.and_then(ErrorFields::code);
-        match self.line.refusal(answer, code) {
+        let refusal = self.line.refusal(answer, code);
+        let CallError::Rejected { status, code } = &refusal else { return refusal };
+        match (status, code.as_deref()) {
             // It answers with 400 to a name that it does not know.
-            CallError::Rejected { code: Some(code), .. } if code == UNKNOWN_ID => {
-                CallError::Rejected { status: 404, code: Some(code) }
-            }
-            refusal => refusal,
+            (_, Some(UNKNOWN_ID)) => CallError::Rejected { status: 404, code: code.clone() },
+            // And with 400 that what is asked for was done before: broken off, it may say so.
+            (400, None) => CallError::unknown("the refusal cannot be read"),
+            (_, _) => refusal,
         }
     }
 }
@@ -310,6 +407,9 @@ struct PaymentBody {
     status: String,
     amount: i64,
     currency: String,
+    captured: Option<bool>,
+    amount_refunded: Option<i64>,
+    created_at: Option<i64>,
     error_reason: Option<String>,
     error_code: Option<String>,
 }
@@ -322,6 +422,9 @@ impl From<PaymentBody> for Payment {
             status: PaymentStatus::from(body.status),
             amount_minor: body.amount,
             currency: body.currency.to_ascii_uppercase(),
+            captured: body.captured.unwrap_or(false),
+            amount_refunded_minor: body.amount_refunded.unwrap_or(0),
+            created_at: body.created_at.and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok()),
             error_code: code(body.error_reason).or_else(|| code(body.error_code)),
         }
     }
@@ -353,18 +456,23 @@ struct ErrorFields {
 }
 
 impl ErrorFields {
-    /// The name of the error. Three that we must know have none, and only a description in English.
+    /// The name of the error. Those that we must know have none, and only a description in English.
     fn code(self) -> Option<String> {
         let description = self.description.unwrap_or_default().to_ascii_lowercase();
-        if description.contains("receipt should be unique") {
-            return Some(RECEIPT_TAKEN.to_owned());
+        let known = KNOWN.iter().find(|(words, _)| description.contains(words));
+        match known {
+            Some((_, name)) => Some((*name).to_owned()),
+            None => code(self.reason).or_else(|| code(self.code)),
         }
-        if description.contains("already been captured") {
-            return Some(ALREADY_CAPTURED.to_owned());
-        }
-        if description.contains("id provided does not exist") {
-            return Some(UNKNOWN_ID.to_owned());
-        }
-        code(self.reason).or_else(|| code(self.code))
     }
 }
+
+/// Words of a description, and what we call the error.
+const KNOWN: [(&str, &str); 6] = [
+    ("receipt should be unique", RECEIPT_TAKEN),
+    ("already been captured", ALREADY_CAPTURED),
+    ("id provided does not exist", UNKNOWN_ID),
+    ("fully refunded already", refusal::ALREADY_REFUNDED),
+    ("greater than the refund payment amount", refusal::REFUND_TOO_LARGE),
+    ("dispute", refusal::DISPUTED),
+];

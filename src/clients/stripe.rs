@@ -3,7 +3,15 @@
 //! The library's answer types are strict: one missing field would make an unknown outcome of a
 //! payment that was created. Its error type holds client secrets. Neither is used.
 
+mod disputes;
+mod events;
+mod refunds;
+
 use std::{collections::HashMap, fmt, sync::Arc};
+
+pub use disputes::Dispute;
+pub use events::Event;
+pub use refunds::{NewRefund, Refund};
 
 use hyper::{Method, body::Bytes, header::CONTENT_TYPE};
 use miniserde::{Deserialize, json};
@@ -23,7 +31,7 @@ use uuid::Uuid;
 
 use super::{
     budget::Budget,
-    call::{BadAccess, CallError, code, id, measured},
+    call::{BadAccess, CallError, code, id, measured, refusal},
     http::{Answer, Line},
 };
 use crate::kernel::Money;
@@ -35,6 +43,9 @@ const PAGE: i64 = 100;
 
 /// A search that reads more is none: it would use the budget up.
 const PAGES_MAX: usize = 50;
+
+/// A page that gets lost so often would be lost again.
+const PAGE_TRIES_MAX: u32 = 3;
 
 /// Stripe's clock may be behind the database's.
 const SKEW: Duration = Duration::minutes(5);
@@ -150,8 +161,8 @@ impl Stripe {
         let since = RangeQueryTs::gte((since - SKEW).unix_timestamp());
         let mut request = ListPaymentIntent::new().created(since).limit(PAGE);
         for _ in 0..PAGES_MAX {
-            let page = lean::<Page>(&request, RequestStrategy::Once);
-            let page = self.ask("find_intent", page).await?;
+            let page = || lean::<Page<IntentBody>>(&request, RequestStrategy::Once);
+            let page = self.page("find_intent", page).await?;
             let last = page.data.last().map(|intent| intent.id.clone());
             let found =
                 page.data.into_iter().find(|intent| intent.payment_id() == Some(payment_id));
@@ -205,6 +216,44 @@ impl Stripe {
         self.read(body)
     }
 
+    /// Reads a list to its end, the newest first; `None` where it goes on after so many pages. `page`
+    /// asks for what comes after an object, which `name` names.
+    async fn list<T: Deserialize>(
+        &self,
+        operation: &'static str,
+        pages_max: usize,
+        page: impl Fn(Option<String>) -> CustomizableStripeRequest<Page<T>>,
+        name: fn(&T) -> Option<&str>,
+    ) -> Result<Option<Vec<T>>, CallError> {
+        let (mut rows, mut after) = (Vec::new(), None);
+        for _ in 0..pages_max {
+            let read = self.page(operation, || page(after.clone())).await?;
+            rows.extend(read.data);
+            if !read.has_more {
+                return Ok(Some(rows));
+            }
+            let last = rows.last().and_then(name);
+            let last = last.ok_or_else(|| CallError::unknown("a page without an end"))?;
+            after = Some(last.to_owned());
+        }
+        Ok(None)
+    }
+
+    /// Reads a page of a list, and again where it got lost: of many pages, one always does.
+    async fn page<T: Deserialize>(
+        &self,
+        operation: &'static str,
+        request: impl Fn() -> CustomizableStripeRequest<Page<T>>,
+    ) -> Result<Page<T>, CallError> {
+        let mut tries = 1;
+        loop {
+            match self.ask(operation, request()).await {
+                Err(CallError::Unknown { .. }) if tries < PAGE_TRIES_MAX => tries += 1,
+                answer => return answer,
+            }
+        }
+    }
+
     async fn ask<T: Deserialize>(
         &self,
         operation: &'static str,
@@ -216,9 +265,7 @@ impl Stripe {
     fn read(&self, body: IntentBody) -> Result<Intent, CallError> {
         let payment_id = body.payment_id();
         let currency = body.currency.to_ascii_uppercase();
-        let here = |amount| {
-            amount_here(amount, &currency).ok_or_else(|| CallError::unknown("an odd amount"))
-        };
+        let here = |amount| amount_read(amount, &currency);
         let last_decline =
             body.last_payment_error.and_then(|error| code(error.decline_code.or(error.code)));
         Ok(Intent {
@@ -263,11 +310,13 @@ impl From<String> for IntentStatus {
 
 /// The amount as Stripe counts it. In three currencies its minor unit is not that of ISO 4217
 /// (docs.stripe.com/currencies, zero-decimal currencies and special cases).
-fn amount_there(amount: Money) -> Option<i64> {
-    match amount.currency().code() {
-        "ISK" | "UGX" => amount.minor().checked_mul(100),
-        "MGA" => hundredth(amount.minor()),
-        _ => Some(amount.minor()),
+///
+/// `currency` is three capital letters.
+fn amount_there(minor: i64, currency: &str) -> Option<i64> {
+    match currency {
+        "ISK" | "UGX" => minor.checked_mul(100),
+        "MGA" => hundredth(minor),
+        _ => Some(minor),
     }
 }
 
@@ -282,6 +331,11 @@ pub fn amount_here(amount: i64, currency: &str) -> Option<i64> {
     }
 }
 
+/// The amount of an answer.
+fn amount_read(amount: i64, currency: &str) -> Result<i64, CallError> {
+    amount_here(amount, currency).ok_or_else(|| CallError::unknown("an odd amount"))
+}
+
 fn hundredth(amount: i64) -> Option<i64> {
     (amount % 100 == 0).then_some(amount / 100)
 }
@@ -290,10 +344,9 @@ fn creation(
     intent: &NewIntent<'_>,
     key: &str,
 ) -> Result<CustomizableStripeRequest<IntentBody>, CallError> {
-    let unusable = CallError::Rejected { status: 400, code: None };
-    let key = IdempotencyKey::new(key).map_err(|_| unusable.clone())?;
-    let amount = amount_there(intent.amount).ok_or(unusable)?;
-    let Ok(currency) = intent.amount.currency().code().to_ascii_lowercase().parse::<Currency>();
+    let currency = intent.amount.currency().code();
+    let amount = amount_there(intent.amount.minor(), currency).ok_or(UNUSABLE)?;
+    let Ok(currency) = currency.to_ascii_lowercase().parse::<Currency>();
     let request = CreatePaymentIntent::new(amount, currency)
         .automatic_payment_methods(CreatePaymentIntentAutomaticPaymentMethods::new(true))
         .metadata([
@@ -301,7 +354,16 @@ fn creation(
             ("order_id".to_owned(), intent.order_id.to_string()),
             ("order_number".to_owned(), intent.order_number.to_owned()),
         ]);
-    Ok(lean(&request, RequestStrategy::Idempotent(key)))
+    Ok(lean(&request, under(key)?))
+}
+
+/// What Stripe would refuse.
+const UNUSABLE: CallError = CallError::Rejected { status: 400, code: None };
+
+/// Has a request done once under its key.
+fn under(key: &str) -> Result<RequestStrategy, CallError> {
+    let key = IdempotencyKey::new(key).map_err(|_| UNUSABLE)?;
+    Ok(RequestStrategy::Idempotent(key))
 }
 
 /// A request of async-stripe whose answer is read as a `T`.
@@ -359,8 +421,15 @@ impl Account {
             let code = code(error.decline_code).or_else(|| code(error.code)).or(kind);
             return CallError::Declined { code: code.unwrap_or_default() };
         }
-        self.line.refusal(answer, code(error.code).or(kind))
+        let code = code(error.code).or_else(|| over_refund(error.message.as_deref()));
+        self.line.refusal(answer, code.or(kind))
     }
+}
+
+/// Whether more was to go back than is left: that has no name, and only a message in English.
+fn over_refund(message: Option<&str>) -> Option<String> {
+    let is_over = message?.contains("greater than unrefunded amount");
+    is_over.then(|| refusal::REFUND_TOO_LARGE.to_owned())
 }
 
 impl StripeClientErr for CallError {
@@ -379,8 +448,8 @@ fn in_order(form: &str) -> String {
 }
 
 #[derive(Deserialize)]
-struct Page {
-    data: Vec<IntentBody>,
+struct Page<T> {
+    data: Vec<T>,
     has_more: bool,
 }
 
@@ -414,6 +483,7 @@ struct ErrorFields {
     kind: Option<String>,
     code: Option<String>,
     decline_code: Option<String>,
+    message: Option<String>,
 }
 
 #[cfg(test)]
@@ -431,9 +501,7 @@ mod tests {
             (500, "MGA", Some(5)),
             (550, "MGA", None),
         ] {
-            let money = Money::new(minor, code.parse().unwrap()).unwrap();
-
-            assert_eq!(amount_there(money), there, "{money}");
+            assert_eq!(amount_there(minor, code), there, "{minor} {code}");
             assert_eq!(there.and_then(|there| amount_here(there, code)), there.map(|_| minor));
         }
         let exponent = |code: &str| code.parse::<crate::kernel::Currency>().unwrap().exponent();

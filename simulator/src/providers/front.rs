@@ -6,6 +6,7 @@ use std::{future::pending, sync::Arc};
 use poem::{
     Endpoint, Request, Response,
     http::{HeaderMap, Method, StatusCode},
+    web::RemoteAddr,
 };
 use reqwest::Url;
 use serde_json::Value;
@@ -25,6 +26,7 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// A request that has been read.
 pub(super) struct Call {
+    client: RemoteAddr,
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) query: Vec<(String, String)>,
@@ -36,6 +38,7 @@ impl Call {
     async fn read(mut request: Request) -> poem::Result<Self> {
         let body = request.take_body().into_bytes_limit(BODY_BYTES_MAX).await?;
         Ok(Self {
+            client: request.remote_addr().clone(),
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             query: pairs(request.uri().query().unwrap_or_default()),
@@ -131,12 +134,11 @@ impl Endpoint for Front {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        let client = request.remote_addr().clone();
         let call = Call::read(request).await?;
         if let Some(answer) = self.answer(&call).await {
             return Ok(answer.into_response());
         }
-        self.connections.reset(&client);
+        self.connections.reset(&call.client);
         // Whatever is written now is what breaks the connection.
         Ok(Response::default())
     }
@@ -200,7 +202,8 @@ impl Front {
         fault: Option<Fault>,
     ) -> Option<Answer> {
         if fault == Some(Fault::HangBefore) {
-            return pending().await;
+            self.connections.left(&call.client).await;
+            return None;
         }
         if let Some(Fault::Slow(delay)) = fault {
             sleep(delay).await;

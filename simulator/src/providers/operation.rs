@@ -55,6 +55,9 @@ pub enum Operation {
     RefundPayment,
     ListPaymentRefunds,
     RetrievePaymentRefund,
+    ListAllRefunds,
+    RetrievePaymentDispute,
+    ListPaymentDisputes,
 }
 
 impl Operation {
@@ -84,7 +87,10 @@ impl Operation {
             | Self::CapturePayment
             | Self::RefundPayment
             | Self::ListPaymentRefunds
-            | Self::RetrievePaymentRefund => Provider::Razorpay,
+            | Self::RetrievePaymentRefund
+            | Self::ListAllRefunds
+            | Self::RetrievePaymentDispute
+            | Self::ListPaymentDisputes => Provider::Razorpay,
         }
     }
 }

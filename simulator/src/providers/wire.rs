@@ -1,4 +1,5 @@
-//! A listener whose connections can be reset while a request is being answered.
+//! A listener whose connections can be reset while a request is being answered, and tell when their
+//! client leaves.
 
 use std::{
     collections::HashMap,
@@ -9,7 +10,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use poem::{
@@ -21,24 +22,40 @@ use poem::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
+    sync::Notify,
 };
 
-/// The open connections by the client's address, and which of them are to break.
+/// The open connections by the client's address.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Connections(Arc<Mutex<HashMap<SocketAddr, Arc<AtomicBool>>>>);
+pub(super) struct Connections(Arc<Mutex<HashMap<SocketAddr, Arc<Line>>>>);
+
+/// What is known of an open connection.
+#[derive(Debug, Default)]
+struct Line {
+    is_broken: AtomicBool,
+    left: Notify,
+}
 
 impl Connections {
     /// Has the connection of `client` reset as soon as something is written to it.
     pub(super) fn reset(&self, client: &RemoteAddr) {
-        let Some(client) = client.as_socket_addr() else {
-            return;
-        };
-        if let Some(broken) = self.open().get(client) {
-            broken.store(true, Ordering::Release);
+        if let Some(line) = self.line(client) {
+            line.is_broken.store(true, Ordering::Release);
         }
     }
 
-    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Arc<AtomicBool>>> {
+    /// Waits until `client` has closed its connection: the server goes on with what was asked for.
+    pub(super) async fn left(&self, client: &RemoteAddr) {
+        if let Some(line) = self.line(client) {
+            line.left.notified().await;
+        }
+    }
+
+    fn line(&self, client: &RemoteAddr) -> Option<Arc<Line>> {
+        self.open().get(client.as_socket_addr()?).cloned()
+    }
+
+    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Arc<Line>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -65,10 +82,10 @@ impl Acceptor for Listener {
         let (stream, client) = self.listener.accept().await?;
         stream.set_nodelay(true)?;
         let local_addr = stream.local_addr()?;
-        let broken = Arc::new(AtomicBool::new(false));
-        self.connections.open().insert(client, Arc::clone(&broken));
+        let line = Arc::<Line>::default();
+        self.connections.open().insert(client, Arc::clone(&line));
         let connections = self.connections.clone();
-        let connection = Connection { stream, client, broken, connections };
+        let connection = Connection { stream, client, line, connections };
         Ok((connection, LocalAddr(local_addr.into()), RemoteAddr(client.into()), Scheme::HTTP))
     }
 }
@@ -76,13 +93,13 @@ impl Acceptor for Listener {
 pub(super) struct Connection {
     stream: TcpStream,
     client: SocketAddr,
-    broken: Arc<AtomicBool>,
+    line: Arc<Line>,
     connections: Connections,
 }
 
 impl Connection {
     fn intact(&self) -> io::Result<()> {
-        if !self.broken.load(Ordering::Acquire) {
+        if !self.line.is_broken.load(Ordering::Acquire) {
             return Ok(());
         }
         // Without it the client sees a plain close, which looks like a server that shuts down.
@@ -103,7 +120,12 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        if buf.filled().len() == before {
+            self.line.left.notify_one();
+        }
+        Poll::Ready(read)
     }
 }
 

@@ -105,8 +105,28 @@ def money_goes_back_once():
     listed = client.payment.fetch_multiple_refund(payment["id"])["items"]
     assert [it["id"] for it in listed] == [rest["id"], refund["id"]]
     assert client.refund.fetch(refund["id"])["notes"] == {"refund_id": "r-1"}
+    everything = client.refund.all({"count": 2, "from": refund["created_at"]})["items"]
+    assert [it["id"] for it in everything] == [rest["id"], refund["id"]]
     assert client.payment.fetch_refund_id(payment["id"], rest["id"])["id"] == rest["id"]
     assert client.payment.fetch(payment["id"])["status"] == "refunded"
+
+
+def disputes_are_listed_and_block_refunds():
+    payment = captured()
+    opened = control({"dispute": {"payment": payment["id"]}})
+    listed = client.dispute.all({"count": 1})
+    assert (listed["entity"], listed["count"]) == ("collection", 1)
+    (dispute,) = listed["items"]
+    assert (dispute["id"], dispute["entity"]) == (opened["id"], "dispute")
+    assert dispute["payment_id"] == payment["id"]
+    assert (dispute["status"], dispute["amount"]) == ("open", 50000)
+    assert client.dispute.all({"to": dispute["created_at"] - 3600})["items"] == []
+    blocked = lambda: client.payment.refund(payment["id"], {"amount": 100})
+    assert "dispute" in str(refused(BadRequestError, blocked))
+    control({"close-dispute": {"dispute": dispute["id"], "verdict": "lost"}})
+    lost = client.dispute.fetch(dispute["id"])
+    assert (lost["status"], lost["amount_deducted"]) == ("lost", 50000)
+    refused(BadRequestError, lambda: client.dispute.fetch("disp_none"))
 
 
 def nonsense_is_refused():
@@ -156,6 +176,7 @@ for journey in [
     a_payment_is_authorised_and_then_captured,
     a_failed_payment_may_be_authorised_late,
     money_goes_back_once,
+    disputes_are_listed_and_block_refunds,
     nonsense_is_refused,
 ]:
     journey()

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     books::{Books, NewOrder},
-    objects::{Order, Payment, PaymentStatus, Refund},
+    objects::{Dispute, Order, Payment, PaymentStatus, Refund},
     refusal::Refusal,
 };
 use crate::providers::{
@@ -49,6 +49,12 @@ fn serve(books: &mut Books, call: &Call) -> Result<Value, Refusal> {
         ["refunds", id] | ["payments", _, "refunds", id] => {
             let refund = books.refunds.find(id).ok_or_else(Refusal::unknown_id)?;
             Ok(refund.shown())
+        }
+        ["refunds"] => list_refunds(books, call),
+        ["disputes"] => list_disputes(books, call),
+        ["disputes", id] => {
+            let dispute = books.disputes.find(id).ok_or_else(Refusal::unknown_id)?;
+            Ok(dispute.shown())
         }
         _ => Err(Refusal::bad_request("The requested URL was not found on the server.")),
     }
@@ -181,7 +187,7 @@ fn refund(books: &mut Books, id: &str, body: &Map<String, Value>) -> Result<Valu
             return Err(Refusal::bad_request(message));
         }
     }
-    if known.disputed {
+    if books.is_charged_back(id) {
         let message = "The payment cannot be refunded while it is under dispute";
         return Err(Refusal::bad_request(message));
     }
@@ -227,6 +233,18 @@ fn payment_refunds(books: &Books, call: &Call, id: &str) -> Result<Value, Refusa
     let refunds = books.refunds.newest();
     let refunds = refunds.filter(|refund| refund.payment == id && page.covers(refund.created_at));
     Ok(collection(&page.cut(refunds.map(Refund::shown))))
+}
+
+fn list_refunds(books: &Books, call: &Call) -> Result<Value, Refusal> {
+    let page = Page::of(call)?;
+    let refunds = books.refunds.newest().filter(|refund| page.covers(refund.created_at));
+    Ok(collection(&page.cut(refunds.map(Refund::shown))))
+}
+
+fn list_disputes(books: &Books, call: &Call) -> Result<Value, Refusal> {
+    let page = Page::of(call)?;
+    let disputes = books.disputes.newest().filter(|dispute| page.covers(dispute.created_at));
+    Ok(collection(&page.cut(disputes.map(Dispute::shown))))
 }
 
 fn collection(items: &[Value]) -> Value {

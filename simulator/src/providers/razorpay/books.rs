@@ -95,7 +95,6 @@ impl Books {
             currency: currency.to_uppercase(),
             status: PaymentStatus::Created,
             captured: false,
-            disputed: false,
             // Checkout hands the order's notes on, unless the page has its own.
             notes: order.notes.clone(),
             created_at: now(),
@@ -234,8 +233,7 @@ impl Books {
 
     /// Has the shopper's bank ask a captured payment back, and names the dispute.
     pub(in crate::providers) fn dispute(&mut self, payment: &str) -> Option<String> {
-        let payment = self.payments.find_mut(payment).filter(|payment| payment.captured)?;
-        payment.disputed = true;
+        let payment = self.payments.find(payment).filter(|payment| payment.captured)?;
         let id = new_id("disp", 14);
         let dispute = Dispute {
             id: id.clone(),
@@ -248,6 +246,12 @@ impl Books {
         self.disputes.add(&id, dispute);
         self.tell_of_dispute("payment.dispute.created", &id);
         Some(id)
+    }
+
+    /// Whether the payment's money is claimed, or lost to a claim.
+    pub(super) fn is_charged_back(&self, payment: &str) -> bool {
+        let mut disputes = self.disputes.oldest();
+        disputes.any(|it| it.payment == payment && it.status != DisputeStatus::Won)
     }
 
     pub(in crate::providers) fn close_dispute(&mut self, id: &str, verdict: Verdict) -> bool {

@@ -37,6 +37,9 @@ pub(super) fn operation(call: &Call) -> Option<Operation> {
         ["refunds", _] | ["payments", _, "refunds", _] if get => {
             Some(Operation::RetrievePaymentRefund)
         }
+        ["refunds"] if get => Some(Operation::ListAllRefunds),
+        ["disputes"] if get => Some(Operation::ListPaymentDisputes),
+        ["disputes", _] if get => Some(Operation::RetrievePaymentDispute),
         _ => None,
     }
 }

@@ -88,7 +88,6 @@ pub(super) struct Payment {
     pub(super) currency: String,
     pub(super) status: PaymentStatus,
     pub(super) captured: bool,
-    pub(super) disputed: bool,
     pub(super) notes: BTreeMap<String, String>,
     pub(super) created_at: i64,
     /// The bank's word for its refusal.

@@ -297,7 +297,7 @@ impl Desk<'_> {
             return Err(Refusal::invalid(Some("reason"), "Invalid reason"));
         }
         let charge = self.charge_to_refund()?;
-        if charge.disputed {
+        if self.books.is_charged_back(&charge.id) {
             let message =
                 format!("Charge {} has been charged back; cannot issue a refund.", charge.id);
             return Err(Refusal::state(Some("charge_disputed"), &message));

@@ -315,6 +315,12 @@ impl Books {
         Some(id)
     }
 
+    /// Whether the charge's money is claimed, or lost to a claim.
+    pub(super) fn is_charged_back(&self, charge: &str) -> bool {
+        let mut disputes = self.disputes.oldest();
+        disputes.any(|it| it.charge == charge && it.status != DisputeStatus::Won)
+    }
+
     pub(in crate::providers) fn close_dispute(&mut self, id: &str, verdict: Verdict) -> bool {
         let open = self.disputes.find_mut(id);
         let Some(dispute) = open.filter(|it| it.status == DisputeStatus::NeedsResponse) else {
