@@ -1,4 +1,5 @@
-//! Money that comes in: what is done about a provider's news, and what a provider is asked to do.
+//! Money that comes in or goes back: what is done about a provider's news, and what a provider is
+//! asked to do.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -81,6 +82,93 @@ impl Job for CapturePayment {
     }
 }
 
+/// Has the provider send money back, or asks how that stands.
+///
+/// Safe to repeat: the refund's id is the key of the request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefundPayment {
+    pub refund_id: Uuid,
+}
+
+impl Job for RefundPayment {
+    const KIND: &'static str = "checkout.refund-payment";
+    const LANE: Lane = Lane::Providers;
+}
+
+/// Asks the provider how a refund stands, ours or one that was made in its dashboard, and acts on the
+/// answer.
+///
+/// Safe to repeat: it only reads at the provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReviewRefund {
+    /// `stripe` or `razorpay`.
+    pub provider: String,
+    /// The provider's name for it: `re_…` or `rfnd_…`.
+    pub provider_ref: String,
+    /// The webhook that gave cause to ask, which is finished with the answer.
+    pub event_id: Option<Uuid>,
+}
+
+impl Job for ReviewRefund {
+    const KIND: &'static str = "checkout.review-refund";
+    const LANE: Lane = Lane::Providers;
+
+    fn dedupe_key(&self) -> Option<String> {
+        self.event_id.map(|id| format!("review-refund:{id}"))
+    }
+}
+
+/// Asks the provider how every refund of a charge stands and acts on the answers: some webhooks do not
+/// say which refund they tell of.
+///
+/// Safe to repeat: it only reads at the provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReviewRefundsOf {
+    /// `stripe` or `razorpay`.
+    pub provider: String,
+    /// The provider's name for the money: `pi_…` or `pay_…`.
+    pub charge_ref: String,
+    /// The webhook that gave cause to ask, which is finished with the answer.
+    pub event_id: Option<Uuid>,
+}
+
+impl Job for ReviewRefundsOf {
+    const KIND: &'static str = "checkout.review-refunds-of";
+    const LANE: Lane = Lane::Providers;
+
+    fn dedupe_key(&self) -> Option<String> {
+        self.event_id.map(|id| format!("review-refunds-of:{id}"))
+    }
+}
+
+/// Asks the provider how a dispute stands and acts on the answer.
+///
+/// Safe to repeat: it only reads at the provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReviewDispute {
+    /// `stripe` or `razorpay`.
+    pub provider: String,
+    /// The provider's name for it: `dp_…`, `du_…` or `disp_…`.
+    pub provider_ref: String,
+    /// The webhook that gave cause to ask, which is finished with the answer.
+    pub event_id: Option<Uuid>,
+}
+
+impl Job for ReviewDispute {
+    const KIND: &'static str = "checkout.review-dispute";
+    const LANE: Lane = Lane::Providers;
+
+    fn dedupe_key(&self) -> Option<String> {
+        self.event_id.map(|id| format!("review-dispute:{id}"))
+    }
+}
+
+/// The dedupe keys of all work that one webhook may give.
+pub fn keys_of_event(event_id: Uuid) -> [String; 5] {
+    ["settle-event", "review-payment", "review-refund", "review-refunds-of", "review-dispute"]
+        .map(|work| format!("{work}:{event_id}"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fmt::Debug;
@@ -94,7 +182,7 @@ mod tests {
 
     /// Payloads as they were written on the day the version was released. Lines are added, never changed:
     /// such rows may still be in a ledger.
-    const RECORDED: [(&str, &str); 5] = [
+    const RECORDED: [(&str, &str); 9] = [
         (
             "checkout.settle-event",
             r#"{"v": 1, "event_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f"}"#,
@@ -114,6 +202,22 @@ mod tests {
         (
             "checkout.capture-payment",
             r#"{"v": 1, "payment_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f", "charge_ref": "pay_1"}"#,
+        ),
+        (
+            "checkout.refund-payment",
+            r#"{"v": 1, "refund_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f"}"#,
+        ),
+        (
+            "checkout.review-refund",
+            r#"{"v": 1, "provider": "stripe", "provider_ref": "re_1", "event_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f"}"#,
+        ),
+        (
+            "checkout.review-refunds-of",
+            r#"{"v": 1, "provider": "stripe", "charge_ref": "pi_1", "event_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f"}"#,
+        ),
+        (
+            "checkout.review-dispute",
+            r#"{"v": 1, "provider": "stripe", "provider_ref": "dp_1", "event_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f"}"#,
         ),
     ];
 
@@ -139,6 +243,13 @@ mod tests {
         assert_recorded(&ReviewPayment { provider, provider_ref, event_id: Some(id) });
         assert_recorded(&CancelPayment { payment_id: id });
         assert_recorded(&CapturePayment { payment_id: id, charge_ref: "pay_1".to_owned() });
+        assert_recorded(&RefundPayment { refund_id: id });
+        let (provider, provider_ref) = ("stripe".to_owned(), "re_1".to_owned());
+        assert_recorded(&ReviewRefund { provider, provider_ref, event_id: Some(id) });
+        let (provider, charge_ref) = ("stripe".to_owned(), "pi_1".to_owned());
+        assert_recorded(&ReviewRefundsOf { provider, charge_ref, event_id: Some(id) });
+        let (provider, provider_ref) = ("stripe".to_owned(), "dp_1".to_owned());
+        assert_recorded(&ReviewDispute { provider, provider_ref, event_id: Some(id) });
     }
 
     #[test]
@@ -151,5 +262,21 @@ mod tests {
         assert_eq!(review.dedupe_key(), None);
         let review = ReviewPayment { event_id: Some(id), ..review };
         assert_eq!(review.dedupe_key(), Some(format!("review-payment:{ID}")));
+    }
+
+    #[test]
+    fn the_work_of_a_webhook_is_known_by_its_keys() {
+        let event_id: Uuid = ID.parse().unwrap();
+        let (id, name) = (Some(event_id), String::new);
+
+        let keys = [
+            SettleEvent { event_id }.dedupe_key(),
+            ReviewPayment { provider: name(), provider_ref: name(), event_id: id }.dedupe_key(),
+            ReviewRefund { provider: name(), provider_ref: name(), event_id: id }.dedupe_key(),
+            ReviewRefundsOf { provider: name(), charge_ref: name(), event_id: id }.dedupe_key(),
+            ReviewDispute { provider: name(), provider_ref: name(), event_id: id }.dedupe_key(),
+        ];
+
+        assert_eq!(keys, keys_of_event(event_id).map(Some));
     }
 }

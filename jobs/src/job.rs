@@ -46,6 +46,16 @@ impl Lane {
         }
     }
 
+    /// Whether a worker takes others that are due along with the rows that it was woken for, up to as
+    /// many as it is woken for at once.
+    pub const fn fills_up(self) -> bool {
+        match self {
+            // A slice of few costs as much as one of many, and wake-ups of few come by the hundred.
+            Self::Settling => true,
+            Self::Deadlines | Self::Mail | Self::Providers => false,
+        }
+    }
+
     /// How often an idle worker asks Redis; it has no way to be told.
     pub(crate) const fn poll_interval(self) -> Duration {
         match self {

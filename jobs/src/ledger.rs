@@ -126,14 +126,32 @@ pub struct Claims {
 ///
 /// Whoever dies with a claim loses it when the lease runs out; the attempt was counted.
 pub async fn claim(db: impl PgExecutor<'_>, ids: &[Uuid], lease: Duration) -> sqlx::Result<Claims> {
+    claim_with(db, ids, Others::NONE, lease).await
+}
+
+/// So many other rows of a lane: those that have been due for longest.
+#[derive(Debug, Clone, Copy)]
+pub struct Others {
+    pub lane: Lane,
+    pub rows: i64,
+}
+
+impl Others {
+    const NONE: Self = Self { lane: Lane::Deadlines, rows: 0 };
+}
+
+/// Takes the rows as [`claim`] does, and others with them.
+pub async fn claim_with(
+    db: impl PgExecutor<'_>,
+    ids: &[Uuid],
+    others: Others,
+    lease: Duration,
+) -> sqlx::Result<Claims> {
     // A row that somebody has locked is being claimed or pushed this moment: its wake-up stands.
     let rows = sqlx::query!(
         r#"
-        WITH claimable AS (
-            SELECT
-                id,
-                losses + (lease_until IS NOT NULL)::integer AS losses,
-                losses + (lease_until IS NOT NULL)::integer >= $3 AS is_poisoned
+        WITH woken AS (
+            SELECT id, losses, lease_until
             FROM job_ledger
             WHERE id = ANY ($1)
                 AND state = 'ready'
@@ -141,6 +159,23 @@ pub async fn claim(db: impl PgExecutor<'_>, ids: &[Uuid], lease: Duration) -> sq
                 AND (lease_until IS NULL OR lease_until <= now())
             ORDER BY id
             FOR NO KEY UPDATE SKIP LOCKED
+        ), others AS (
+            SELECT id, losses, lease_until
+            FROM job_ledger
+            WHERE lane = $4
+                AND id <> ALL ($1)
+                AND state = 'ready'
+                AND run_at <= now()
+                AND (lease_until IS NULL OR lease_until <= now())
+            ORDER BY run_at
+            LIMIT $5
+            FOR NO KEY UPDATE SKIP LOCKED
+        ), claimable AS (
+            SELECT
+                id,
+                losses + (lease_until IS NOT NULL)::integer AS losses,
+                losses + (lease_until IS NOT NULL)::integer >= $3 AS is_poisoned
+            FROM (TABLE woken UNION ALL TABLE others) AS due
         )
         UPDATE job_ledger AS job
         SET losses = claimable.losses,
@@ -162,6 +197,8 @@ pub async fn claim(db: impl PgExecutor<'_>, ids: &[Uuid], lease: Duration) -> sq
         ids,
         millis(lease),
         LOSSES_MAX,
+        others.lane.name(),
+        others.rows,
     )
     .fetch_all(db)
     .await?;
@@ -172,13 +209,9 @@ pub async fn claim(db: impl PgExecutor<'_>, ids: &[Uuid], lease: Duration) -> sq
             claims.poisoned.push(row.id);
             continue;
         };
-        claims.claimed.push(Claim {
-            id: row.id,
-            kind: row.kind,
-            payload: row.payload,
-            attempt: row.attempts.unsigned_abs(),
-            lease: Lease(lease_until),
-        });
+        let (attempt, lease) = (row.attempts.unsigned_abs(), Lease(lease_until));
+        let (id, kind, payload) = (row.id, row.kind, row.payload);
+        claims.claimed.push(Claim { id, kind, payload, attempt, lease });
     }
     Ok(claims)
 }
@@ -543,6 +576,27 @@ pub async fn discard(db: impl PgExecutor<'_>, id: Uuid, by: &str) -> sqlx::Resul
     .execute(db)
     .await?;
     Ok(discarded.rows_affected() == 1)
+}
+
+/// Forgets the jobs with these dedupe keys that are finished, whatever became of them: they may be
+/// staged once more.
+pub async fn forget(tx: impl PgExecutor<'_>, keys: &[String]) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        DELETE FROM job_ledger
+        WHERE id IN (
+            SELECT id
+            FROM job_ledger
+            WHERE dedupe_key = ANY ($1) AND state <> 'ready'
+            ORDER BY dedupe_key
+            FOR UPDATE
+        )
+        "#,
+        keys,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// The database counts in whole milliseconds.

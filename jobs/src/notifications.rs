@@ -74,6 +74,24 @@ impl Job for SendPaymentFailed {
     }
 }
 
+/// Tells the shopper that money was sent back.
+///
+/// Safe to repeat: the delivery's row is unique per refund and template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendRefundMade {
+    pub order_id: Uuid,
+    pub refund_id: Uuid,
+}
+
+impl Job for SendRefundMade {
+    const KIND: &'static str = "notifications.send-refund-made";
+    const LANE: Lane = Lane::Mail;
+
+    fn dedupe_key(&self) -> Option<String> {
+        Some(format!("refund-made:{}", self.refund_id))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -89,7 +107,7 @@ mod tests {
 
     /// Payloads as they were written on the day the version was released. Lines are added, never changed:
     /// such rows may still be in a ledger.
-    const RECORDED: [(&str, &str); 4] = [
+    const RECORDED: [(&str, &str); 5] = [
         (
             "notifications.send-order-received",
             r#"{"v": 1, "order_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f"}"#,
@@ -105,6 +123,10 @@ mod tests {
         (
             "notifications.send-payment-failed",
             r#"{"v": 1, "order_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f", "payment_id": "0198c5a1-1c2d-7e3f-8a4b-5c6d7e8f9a0b"}"#,
+        ),
+        (
+            "notifications.send-refund-made",
+            r#"{"v": 1, "order_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f", "refund_id": "0198c5a1-1c2d-7e3f-8a4b-5c6d7e8f9a0b"}"#,
         ),
     ];
 
@@ -144,6 +166,12 @@ mod tests {
                 SendPaymentFailed { order_id, payment_id }
             );
         }
+        for payload in recorded(SendRefundMade::KIND) {
+            assert_eq!(
+                decode::<SendRefundMade>(payload).unwrap(),
+                SendRefundMade { order_id, refund_id: payment_id }
+            );
+        }
     }
 
     #[test]
@@ -166,6 +194,10 @@ mod tests {
         assert_eq!(
             Some(job::encode(&SendPaymentFailed { order_id, payment_id }).unwrap()),
             recorded(SendPaymentFailed::KIND).last()
+        );
+        assert_eq!(
+            Some(job::encode(&SendRefundMade { order_id, refund_id: payment_id }).unwrap()),
+            recorded(SendRefundMade::KIND).last()
         );
     }
 

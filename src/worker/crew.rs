@@ -8,7 +8,7 @@ use futures_util::{
 };
 use jobs::{
     Lane, Undecodable,
-    ledger::{self, Claim, Ended, Ending, Lease},
+    ledger::{self, Claim, Claims, Ended, Ending, Lease, Others},
     retry,
     transport::{LaneSpec, Wake},
 };
@@ -92,13 +92,13 @@ impl Crew {
         })
     }
 
-    /// Does those of the rows that are due and nobody else's.
+    /// Does those of the rows that are due and nobody else's, and in some lanes others with them.
     ///
     /// Whatever goes wrong, nothing is returned: the rows say where they stand.
     pub async fn work(&self, ids: &[Uuid]) {
         for ids in ids.chunks(self.lane.rows_per_wake_up()) {
             let _under_way = self.pulse.begin();
-            let claims = match ledger::claim(&self.cx.db, ids, self.lease).await {
+            let claims = match self.claim(ids).await {
                 Ok(claims) => claims,
                 Err(error) => return self.note("jobs were not claimed; they come again", &error),
             };
@@ -109,6 +109,15 @@ impl Crew {
             let outcomes = self.attempt(claims.claimed).await;
             self.record(&outcomes).await;
         }
+    }
+
+    async fn claim(&self, ids: &[Uuid]) -> sqlx::Result<Claims> {
+        if !self.lane.fills_up() {
+            return ledger::claim(&self.cx.db, ids, self.lease).await;
+        }
+        let room = self.lane.rows_per_wake_up().saturating_sub(ids.len());
+        let others = Others { lane: self.lane, rows: i64::try_from(room).unwrap_or(0) };
+        ledger::claim_with(&self.cx.db, ids, others, self.lease).await
     }
 
     /// Hands the jobs to their handlers, all kinds at the same time.

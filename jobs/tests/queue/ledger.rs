@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use futures_util::future;
 use jobs::{
     Delay, Job, Lane,
-    ledger::{self, Claim, Ended, Ending, Filter, State},
+    ledger::{self, Claim, Ended, Ending, Filter, Others, State},
     notifications::{SendOrderReceived, SendReservationExpired},
 };
 use serde_json::json;
@@ -107,6 +107,39 @@ async fn of_twenty_workers_that_are_woken_for_a_row_one_gets_it() {
             claims.iter().flat_map(|claims| &claims.claimed).map(|claim| claim.id).collect();
         assert_eq!(claimed.len(), 50);
         assert_eq!(BTreeSet::from_iter(claimed), BTreeSet::from_iter(ids));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_takes_others_that_have_waited_longest_as_many_as_it_is_told() {
+    run(async |place| {
+        let woken = staged(place).await;
+        let early = place.stage(&orders(3), Delay::NONE).await.ids();
+        let late = place.stage(&orders(3), Delay::NONE).await.ids();
+        let taken = claim(place, early[0], LEASE).await.unwrap().id;
+        sqlx::query(
+            "UPDATE job_ledger SET run_at = run_at - interval '1 minute' WHERE id = ANY ($1)",
+        )
+        .bind(&early)
+        .execute(&place.db)
+        .await
+        .unwrap();
+        let claim = async |lane, rows| {
+            let claims =
+                ledger::claim_with(&place.db, &[woken], Others { lane, rows }, LEASE).await;
+            let claimed = claims.unwrap().claimed.into_iter().map(|claim| claim.id);
+            claimed.collect::<BTreeSet<_>>()
+        };
+
+        let first = claim(Lane::Mail, 2).await;
+        let second = claim(Lane::Settling, 2).await;
+        let third = claim(Lane::Mail, 9).await;
+
+        let longest = early.into_iter().filter(|id| *id != taken).chain([woken]);
+        assert_eq!(first, longest.collect());
+        assert_eq!(second, BTreeSet::new(), "of another lane there is nothing");
+        assert_eq!(third, late.into_iter().collect());
     })
     .await;
 }
