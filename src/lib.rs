@@ -10,6 +10,7 @@
 //! `inventory`, `orders`, `payments`, `checkout`, `notifications`. `docs/architecture.md` says why.
 
 pub mod assembly;
+pub mod audit;
 pub mod boot;
 pub mod catalog;
 pub mod checkout;

@@ -82,7 +82,7 @@ mod tests {
             }
             Ok(part.iter().map(|n| n * 2).collect())
         };
-        let answers = halves("numbers", numbers, |part| attempt(part)).await;
+        let answers = halves("numbers", numbers, attempt).await;
         (answers, sizes.into_inner())
     }
 

@@ -54,6 +54,8 @@ id! {
     OrderId,
     /// One attempt to pay one order.
     PaymentId,
+    /// Money that goes back to a shopper.
+    RefundId,
     /// A webhook in the inbox.
     EventId,
 }

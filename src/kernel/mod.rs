@@ -10,9 +10,13 @@ pub mod id;
 pub mod money;
 pub mod rerun;
 pub mod time;
+#[cfg(test)]
+pub mod transitions;
 
 pub use email::{EmailAddress, InvalidEmail};
 pub use fault::{Class, Detail, Fault};
-pub use id::{EventId, GuestId, OrderId, OwnerId, PaymentId, ProductId, UserId, VariantId};
+pub use id::{
+    EventId, GuestId, OrderId, OwnerId, PaymentId, ProductId, RefundId, UserId, VariantId,
+};
 pub use money::{Currency, Money, MoneyError};
 pub use rerun::rerun;

@@ -1,14 +1,18 @@
 //! Payments: the attempts to pay orders, the money that came in, and the providers' news of both.
 //!
-//! Owns `payments`, `payment_transitions`, `captures` and `provider_events`. An attempt is committed
+//! Owns `payments`, `payment_transitions`, `captures`, and what its modules own. An attempt is committed
 //! before its provider is asked; money is recorded once, under the provider's name for it, whatever
 //! became of the order; a webhook is stored before it is believed. What follows from news for stock
 //! and orders is the checkout's to decide.
 
 pub mod api;
+pub mod disputes;
 mod error;
+pub mod findings;
 pub mod gateway;
 pub mod inbox;
+pub mod reconciliation;
+pub mod refunds;
 mod state;
 pub mod store;
 
@@ -136,6 +140,8 @@ pub enum Surplus {
     OrderCancelled,
     /// The order was paid before.
     AlreadyPaid,
+    /// It is not what was asked for, and a person would not have it.
+    Refused(Mismatch),
 }
 
 /// How money differs from what was asked for.
@@ -145,6 +151,16 @@ pub enum Mismatch {
     WrongCurrency,
     /// It names a payment of ours and was collected for something else.
     ForeignObject,
+}
+
+impl Mismatch {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::WrongAmount => "wrong_amount",
+            Self::WrongCurrency => "wrong_currency",
+            Self::ForeignObject => "foreign_object",
+        }
+    }
 }
 
 impl Fate {
@@ -163,9 +179,9 @@ impl Fate {
             Self::RefundDue(Surplus::OutOfStock) => Some("out_of_stock"),
             Self::RefundDue(Surplus::OrderCancelled) => Some("order_cancelled"),
             Self::RefundDue(Surplus::AlreadyPaid) => Some("already_paid"),
-            Self::Quarantined(Mismatch::WrongAmount) => Some("wrong_amount"),
-            Self::Quarantined(Mismatch::WrongCurrency) => Some("wrong_currency"),
-            Self::Quarantined(Mismatch::ForeignObject) => Some("foreign_object"),
+            Self::RefundDue(Surplus::Refused(mismatch)) | Self::Quarantined(mismatch) => {
+                Some(mismatch.name())
+            }
         }
     }
 }

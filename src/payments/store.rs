@@ -256,9 +256,96 @@ pub async fn next_key(
     Ok(moved.rows_affected() == 1)
 }
 
+/// Takes up to `limit` of the provider's payments that are to be looked at now; each is due again later,
+/// after a pause that doubles with every look up to six hours.
+///
+/// Those that are over are among them a last time. Razorpay's cancelled ones are so six days after they
+/// were made: until then their shoppers' banks may still set money aside.
+pub async fn take_due(
+    db: impl PgExecutor<'_>,
+    provider: Provider,
+    limit: i64,
+) -> sqlx::Result<Vec<Payment>> {
+    let rows = sqlx::query_as!(
+        PaymentRow,
+        r#"
+        UPDATE payments
+        SET looks = looks + 1,
+            next_look_at = CASE
+                WHEN state IN ('captured', 'rejected')
+                    OR state = 'cancelled'
+                        AND (provider = 'stripe' OR created_at < now() - interval '6 days')
+                THEN NULL
+                ELSE now() + least(interval '2 minutes' * power(2, least(looks, 20)), interval '6 hours')
+            END
+        WHERE id IN (
+            SELECT id
+            FROM payments
+            WHERE next_look_at <= now() AND provider = $1
+            ORDER BY next_look_at
+            LIMIT $2
+            FOR NO KEY UPDATE SKIP LOCKED
+        )
+        RETURNING
+            id, order_id, provider, livemode, state, amount_minor, currency, key_generation,
+            provider_ref, last_decline, created_at
+        "#,
+        provider.name(),
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    payments(rows)
+}
+
+/// Lets the payments be looked at in two minutes, as if the last look had not been: the provider did
+/// not answer.
+pub async fn look_again(db: impl PgExecutor<'_>, ids: &[PaymentId]) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        UPDATE payments
+        SET looks = greatest(looks - 1, 0),
+            next_look_at = now() + interval '2 minutes'
+        WHERE id IN (
+            SELECT id
+            FROM payments
+            WHERE id = ANY($1) AND next_look_at IS NOT NULL
+            ORDER BY id
+            FOR NO KEY UPDATE SKIP LOCKED
+        )
+        "#,
+        &uuids(ids),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Lets every payment be looked at now that its provider may still know something new of.
+pub async fn look_now(db: impl PgExecutor<'_>, provider: Provider) -> sqlx::Result<u64> {
+    let brought_forward = sqlx::query!(
+        r#"
+        UPDATE payments
+        SET next_look_at = now()
+        WHERE id IN (
+            SELECT id
+            FROM payments
+            WHERE next_look_at > now() AND provider = $1 AND state NOT IN ('captured', 'rejected')
+            ORDER BY id
+            FOR NO KEY UPDATE SKIP LOCKED
+        )
+        "#,
+        provider.name(),
+    )
+    .execute(db)
+    .await?;
+    Ok(brought_forward.rows_affected())
+}
+
 /// Money that came in, to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewCapture {
+    pub id: Uuid,
     pub payment_id: PaymentId,
     pub order_id: OrderId,
     pub provider: Provider,
@@ -273,7 +360,7 @@ pub struct NewCapture {
 ///
 /// The index `captures_provider_ref_unique` refuses money that is recorded already.
 pub async fn insert_captures(tx: impl PgExecutor<'_>, captures: &[NewCapture]) -> sqlx::Result<()> {
-    let ids: Vec<Uuid> = captures.iter().map(|_| Uuid::now_v7()).collect();
+    let ids: Vec<Uuid> = captures.iter().map(|new| new.id).collect();
     let payment_ids: Vec<Uuid> = captures.iter().map(|new| new.payment_id.uuid()).collect();
     let order_ids: Vec<Uuid> = captures.iter().map(|new| new.order_id.uuid()).collect();
     let providers: Vec<&str> = captures.iter().map(|new| new.provider.name()).collect();
@@ -364,6 +451,74 @@ pub async fn captures_known(
     .fetch_all(db)
     .await?;
     rows.into_iter().map(Capture::try_from).collect()
+}
+
+/// The money of that id.
+pub async fn find_capture(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<Capture>> {
+    let row = sqlx::query_as!(
+        CaptureRow,
+        r#"
+        SELECT
+            id, payment_id, order_id, provider, provider_ref, amount_minor, currency, fate, reason,
+            captured_at
+        FROM captures
+        WHERE id = $1
+        "#,
+        id,
+    )
+    .fetch_optional(db)
+    .await?;
+    row.map(Capture::try_from).transpose()
+}
+
+/// Up to `limit` of the money that nobody has decided about, the newest first; `before` is the last of
+/// the page before.
+pub async fn quarantined(
+    db: impl PgExecutor<'_>,
+    before: Option<Uuid>,
+    limit: i64,
+) -> sqlx::Result<Vec<Capture>> {
+    let rows = sqlx::query_as!(
+        CaptureRow,
+        r#"
+        SELECT
+            id, payment_id, order_id, provider, provider_ref, amount_minor, currency, fate, reason,
+            captured_at
+        FROM captures
+        WHERE fate = 'quarantined' AND ($1::uuid IS NULL OR id < $1)
+        ORDER BY id DESC
+        LIMIT $2
+        "#,
+        before,
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(Capture::try_from).collect()
+}
+
+/// Writes what a person decided about quarantined money, and whose it is from now on; `false` where it
+/// is not quarantined. Both orders are locked.
+pub async fn resolve(
+    tx: impl PgExecutor<'_>,
+    id: Uuid,
+    order_id: OrderId,
+    fate: Fate,
+) -> sqlx::Result<bool> {
+    let resolved = sqlx::query!(
+        r#"
+        UPDATE captures
+        SET fate = $3, reason = $4, order_id = $2
+        WHERE id = $1 AND fate = 'quarantined'
+        "#,
+        id,
+        order_id as OrderId,
+        fate.name(),
+        fate.reason(),
+    )
+    .execute(tx)
+    .await?;
+    Ok(resolved.rows_affected() == 1)
 }
 
 /// Up to `limit` of the money that did not pay its order, the oldest first.
@@ -458,11 +613,14 @@ impl TryFrom<CaptureRow> for Capture {
 }
 
 /// Everything that can become of money.
-const FATES: [Fate; 7] = [
+const FATES: [Fate; 10] = [
     Fate::Accepted,
     Fate::RefundDue(Surplus::OutOfStock),
     Fate::RefundDue(Surplus::OrderCancelled),
     Fate::RefundDue(Surplus::AlreadyPaid),
+    Fate::RefundDue(Surplus::Refused(Mismatch::WrongAmount)),
+    Fate::RefundDue(Surplus::Refused(Mismatch::WrongCurrency)),
+    Fate::RefundDue(Surplus::Refused(Mismatch::ForeignObject)),
     Fate::Quarantined(Mismatch::WrongAmount),
     Fate::Quarantined(Mismatch::WrongCurrency),
     Fate::Quarantined(Mismatch::ForeignObject),
@@ -475,7 +633,7 @@ fn fate(name: &str, reason: Option<&str>) -> sqlx::Result<Fate> {
         .ok_or_else(|| sqlx::Error::Decode(format!("no capture is {name} ({reason:?})").into()))
 }
 
-fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+pub(super) fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
     sqlx::Error::Decode(Box::new(error))
 }
 

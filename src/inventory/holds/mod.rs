@@ -58,6 +58,7 @@ pub enum Cause {
     OrderExpired,
     HoldTaken,
     OrderPaid,
+    OrderRefunded,
 }
 
 impl Cause {
@@ -70,6 +71,7 @@ impl Cause {
             Self::OrderExpired => "order_expired",
             Self::HoldTaken => "hold_taken",
             Self::OrderPaid => "order_paid",
+            Self::OrderRefunded => "order_refunded",
         }
     }
 }
@@ -88,7 +90,7 @@ pub enum State {
     Held,
     /// The order was paid.
     Sold,
-    /// The order was cancelled or too late.
+    /// The order was cancelled, also after it was paid, or too late.
     Released,
     /// Another checkout took it over after its deadline.
     Taken,
@@ -153,6 +155,26 @@ pub async fn release(
     store::change_counters(&mut *tx, &movements).await?;
     store::record_movements(&mut *tx, &movements).await?;
     Ok(released)
+}
+
+/// Puts sold units back on sale: all that an order bought of a variant, or a part of it.
+///
+/// The caller has locked the stock rows, and knows that the units are sold and did not go back before.
+pub async fn put_back(
+    tx: &mut PgConnection,
+    units: &[Hold],
+    cause: Cause,
+    actor_id: Option<Uuid>,
+) -> sqlx::Result<()> {
+    if units.is_empty() {
+        return Ok(());
+    }
+    let movements: Vec<_> = units
+        .iter()
+        .map(|unit| Movement { actor_id, ..moved(unit, Account::Sold, Account::Available, cause) })
+        .collect();
+    store::change_counters(&mut *tx, &movements).await?;
+    store::record_movements(tx, &movements).await
 }
 
 /// The ledger's row for a change of a hold, caused by the hold's own order.

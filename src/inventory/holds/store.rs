@@ -238,6 +238,21 @@ pub async fn sell(tx: &mut PgConnection, order_ids: &[OrderId]) -> sqlx::Result<
     Ok(())
 }
 
+/// Takes back what was sold to the order. The stock rows are locked, and the units go back on sale.
+pub async fn unsell(tx: &mut PgConnection, order_id: OrderId) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        UPDATE holds
+        SET state = 'released'
+        WHERE order_id = $1 AND state = 'sold'
+        "#,
+        order_id.uuid(),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
 /// Moves the deadline of every hold of the orders. The stock rows are locked.
 pub async fn extend(
     tx: &mut PgConnection,

@@ -3,13 +3,25 @@
 //!
 //! No transaction is open while a provider is asked.
 
+mod disputes;
+mod history;
 mod razorpay;
+mod refunds;
 mod stripe;
 
 use std::time::Duration;
 
 use secrecy::SecretString;
+use time::OffsetDateTime;
 
+pub use self::{
+    disputes::{DisputeAtProvider, DisputeStanding, disputes_of, look_at_dispute},
+    history::{Happened, History, happened_since},
+    refunds::{
+        KEY_EXPIRED, RefundAtProvider, RefundRequest, RefundStanding, look_at_refund, refund,
+        refunds_of,
+    },
+};
 use super::{News, Payment, PaymentError, Provider};
 use crate::{clients::CallError, context::Context, kernel};
 
@@ -90,6 +102,19 @@ pub async fn look_up(
     }
 }
 
+/// Tells how the payment stands that a charge belongs to, ours or not; `None` where the provider has
+/// no such charge, or it belongs to no payment.
+pub async fn look_up_charge(
+    cx: &Context,
+    provider: Provider,
+    charge_ref: &str,
+) -> Result<Option<News>, PaymentError> {
+    match provider {
+        Provider::Stripe => stripe::look_up(cx, charge_ref).await,
+        Provider::Razorpay => razorpay::look_up_charge(cx, charge_ref).await,
+    }
+}
+
 /// Checks that the browser's proof is signed for this payment. The proof says where to look; whether
 /// money moved, only the provider says.
 pub fn check_proof(
@@ -149,12 +174,22 @@ pub async fn capture(
 
 /// Whether the provider may have forgotten the payment's key.
 fn is_past_its_key(payment: &Payment) -> bool {
-    kernel::time::now() - payment.created_at > KEY_KEPT
+    is_past(payment.created_at)
+}
+
+/// Whether the provider may have forgotten a key that was made then.
+fn is_past(created_at: OffsetDateTime) -> bool {
+    kernel::time::now() - created_at > KEY_KEPT
 }
 
 /// The provider was searched for a payment and has none.
 const fn absent() -> CallError {
     CallError::Rejected { status: 404, code: None }
+}
+
+/// An outcome that stays unknown, without a failure that the provider would keep under a key.
+fn unreadable(why: &str) -> CallError {
+    CallError::Unknown { why: why.to_owned(), answered_5xx: false }
 }
 
 /// The answer to a question about the payment is about the payment, whether the provider repeats our id or not.

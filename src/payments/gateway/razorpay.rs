@@ -1,18 +1,27 @@
 //! Razorpay: one order per payment, found again by its receipt. Its own payments, of which an order
 //! may have several, are the charges here. There are no keys, and nothing can be withdrawn.
 
+use std::collections::HashMap;
+
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{CheckoutProof, Handover, Opened, absent, found, is_past_its_key};
+use super::{
+    CheckoutProof, DisputeAtProvider, DisputeStanding, Handover, Happened, Opened,
+    RefundAtProvider, RefundRequest, RefundStanding, absent, found, is_past_its_key, unreadable,
+};
 use crate::{
     clients::{
         CallError,
-        razorpay::{self, NewOrder, Order, PaymentStatus, Razorpay},
+        razorpay::{self, Dispute, NewOrder, NewRefund, Order, PaymentStatus, Razorpay, Refund},
     },
     context::Context,
-    kernel::PaymentId,
+    kernel::{self, PaymentId},
     payments::{Charge, News, Payment, PaymentError, Provider, Standing},
 };
+
+/// Razorpay's clock may be ahead of ours.
+const SKEW: Duration = Duration::minutes(5);
 
 pub(super) fn account(cx: &Context) -> Result<&Razorpay, PaymentError> {
     cx.providers.razorpay.as_ref().ok_or(PaymentError::ProviderNotOffered)
@@ -48,6 +57,14 @@ pub(super) async fn look_up(cx: &Context, id: &str) -> Result<Option<News>, Paym
     let razorpay = account(cx)?;
     match found(razorpay.retrieve_order(id).await)? {
         Some(order) => Ok(Some(standing(razorpay, order).await?)),
+        None => Ok(None),
+    }
+}
+
+pub(super) async fn look_up_charge(cx: &Context, id: &str) -> Result<Option<News>, PaymentError> {
+    let charge = found(account(cx)?.retrieve_payment(id).await)?;
+    match charge.and_then(|charge| charge.order_id) {
+        Some(order) => look_up(cx, &order).await,
         None => Ok(None),
     }
 }
@@ -98,6 +115,109 @@ pub(super) async fn look_at_charge(
         return Err(PaymentError::BadSignature);
     }
     news_of_charge(cx, payment, charge)
+}
+
+pub(super) async fn refund(
+    cx: &Context,
+    request: &RefundRequest<'_>,
+    key: &str,
+) -> Result<RefundAtProvider, PaymentError> {
+    let new = NewRefund {
+        payment: request.charge_ref,
+        amount_minor: request.amount_minor,
+        refund_id: request.refund_id,
+    };
+    let refund = account(cx)?.refund_payment(&new, key).await?;
+    Ok(refunded(refund, request.currency))
+}
+
+pub(super) async fn look_at_refund(
+    cx: &Context,
+    id: &str,
+) -> Result<Option<RefundAtProvider>, PaymentError> {
+    let razorpay = account(cx)?;
+    let Some(refund) = found(razorpay.retrieve_refund(id).await)? else { return Ok(None) };
+    let currency = match &refund.currency {
+        Some(currency) => currency.clone(),
+        None => razorpay.retrieve_payment(&refund.payment).await?.currency,
+    };
+    Ok(Some(refunded(refund, &currency)))
+}
+
+pub(super) async fn refunds_of(
+    cx: &Context,
+    payment: &str,
+) -> Result<Vec<RefundAtProvider>, PaymentError> {
+    let razorpay = account(cx)?;
+    let refunds = razorpay.refunds_of(payment).await?;
+    let currency = if refunds.iter().all(|refund| refund.currency.is_some()) {
+        String::new()
+    } else {
+        razorpay.retrieve_payment(payment).await?.currency
+    };
+    Ok(refunds.into_iter().map(|refund| refunded(refund, &currency)).collect())
+}
+
+pub(super) async fn look_at_dispute(
+    cx: &Context,
+    id: &str,
+) -> Result<Option<DisputeAtProvider>, PaymentError> {
+    Ok(found(account(cx)?.retrieve_dispute(id).await)?.map(disputed))
+}
+
+pub(super) async fn disputes_of(
+    cx: &Context,
+    payment: &str,
+) -> Result<Vec<DisputeAtProvider>, PaymentError> {
+    let razorpay = account(cx)?;
+    let begun = razorpay.retrieve_payment(payment).await?.created_at;
+    let begun = begun.ok_or_else(|| unreadable("a payment without its time"))?;
+    let disputes = razorpay.disputes_between(begun, kernel::time::now() + SKEW).await?;
+    let disputes = disputes.ok_or_else(|| unreadable("there are too many disputes to search"))?;
+    let disputes = disputes.into_iter().rev().filter(|dispute| dispute.payment == payment);
+    Ok(disputes.map(disputed).collect())
+}
+
+/// One list after another, as one that is too long makes the others useless.
+pub(super) async fn happened(
+    cx: &Context,
+    from: OffsetDateTime,
+    to: OffsetDateTime,
+) -> Result<Option<Vec<Happened>>, PaymentError> {
+    let razorpay = account(cx)?;
+    let Some(payments) = razorpay.payments_between(from, to).await? else { return Ok(None) };
+    let Some(refunds) = razorpay.refunds_between(from, to).await? else { return Ok(None) };
+    let Some(disputes) = razorpay.disputes_between(from, to).await? else { return Ok(None) };
+    let payments = orders_with_money(payments);
+    let refunds = refunds.into_iter().map(|refund| Happened::Refund { provider_ref: refund.id });
+    let disputes =
+        disputes.into_iter().map(|dispute| Happened::Dispute { provider_ref: dispute.id });
+    Ok(Some(payments.into_iter().chain(refunds).chain(disputes).collect()))
+}
+
+/// The orders of the payments in which there is or was money, each once.
+fn orders_with_money(payments: Vec<razorpay::Payment>) -> Vec<Happened> {
+    let mut places = HashMap::new();
+    let mut orders = Vec::<(String, Vec<String>)>::new();
+    for payment in payments {
+        let is_collected = match payment.status {
+            PaymentStatus::Created | PaymentStatus::Failed => continue,
+            PaymentStatus::Captured => true,
+            PaymentStatus::Authorized | PaymentStatus::Refunded | PaymentStatus::Unheard(_) => {
+                payment.captured
+            }
+        };
+        let Some(order) = payment.order_id else { continue };
+        let place = *places.entry(order.clone()).or_insert(orders.len());
+        if place == orders.len() {
+            orders.push((order, Vec::new()));
+        }
+        if is_collected && let Some((_, charges)) = orders.get_mut(place) {
+            charges.push(payment.id);
+        }
+    }
+    let payment = |(provider_ref, charges)| Happened::Payment { provider_ref, charges };
+    orders.into_iter().map(payment).collect()
 }
 
 /// Creates the order with the payment's receipt, or finds the one that was made before.
@@ -184,4 +304,41 @@ fn news_of_charge(
         livemode: account(cx)?.livemode(),
         standing: of_charges(vec![charge]),
     })
+}
+
+/// `currency` is the payment's, for an answer that lacks it.
+fn refunded(refund: Refund, currency: &str) -> RefundAtProvider {
+    let standing = match refund.status.as_deref() {
+        Some("processed") => RefundStanding::Succeeded,
+        Some("failed") => RefundStanding::Failed { reason: None },
+        // None, or a word of next year: it is no end.
+        _ => RefundStanding::Pending,
+    };
+    RefundAtProvider {
+        provider_ref: refund.id,
+        refund_id: refund.refund_id,
+        charge_ref: refund.payment,
+        amount_minor: refund.amount_minor,
+        currency: refund.currency.unwrap_or_else(|| currency.to_owned()),
+        standing,
+    }
+}
+
+fn disputed(dispute: Dispute) -> DisputeAtProvider {
+    let standing = match &*dispute.status {
+        "won" => DisputeStanding::Won,
+        "lost" => DisputeStanding::Lost,
+        "closed" => DisputeStanding::Closed,
+        // Someone asks the money back, whatever the word for it.
+        _ => DisputeStanding::Open,
+    };
+    DisputeAtProvider {
+        provider_ref: dispute.id,
+        charge_ref: dispute.payment,
+        amount_minor: dispute.amount_minor,
+        currency: dispute.currency,
+        reason: dispute.reason,
+        status: dispute.status,
+        standing,
+    }
 }

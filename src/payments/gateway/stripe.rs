@@ -1,10 +1,15 @@
 //! Stripe: one intent per payment, created under the payment's key and found again by its metadata.
 
-use super::{Handover, Opened, absent, found, is_past_its_key};
+use time::OffsetDateTime;
+
+use super::{
+    DisputeAtProvider, DisputeStanding, Handover, Happened, Opened, RefundAtProvider,
+    RefundRequest, RefundStanding, absent, found, is_past_its_key, unreadable,
+};
 use crate::{
     clients::{
         CallError,
-        stripe::{Intent, IntentStatus, NewIntent, Stripe},
+        stripe::{Dispute, Event, Intent, IntentStatus, NewIntent, NewRefund, Refund, Stripe},
     },
     context::Context,
     kernel::PaymentId,
@@ -65,6 +70,78 @@ pub(super) async fn capture(cx: &Context, id: &str) -> Result<News, PaymentError
     Ok(news(account(cx)?.capture_intent(id).await?))
 }
 
+pub(super) async fn refund(
+    cx: &Context,
+    request: &RefundRequest<'_>,
+    key: &str,
+) -> Result<RefundAtProvider, PaymentError> {
+    let new = NewRefund {
+        payment_intent: request.charge_ref,
+        amount_minor: request.amount_minor,
+        currency: request.currency,
+        refund_id: request.refund_id,
+    };
+    refunded(account(cx)?.create_refund(&new, key).await?)
+}
+
+pub(super) async fn look_at_refund(
+    cx: &Context,
+    id: &str,
+) -> Result<Option<RefundAtProvider>, PaymentError> {
+    found(account(cx)?.retrieve_refund(id).await)?.map(refunded).transpose()
+}
+
+pub(super) async fn refunds_of(
+    cx: &Context,
+    intent: &str,
+) -> Result<Vec<RefundAtProvider>, PaymentError> {
+    account(cx)?.refunds_of(intent).await?.into_iter().map(refunded).collect()
+}
+
+pub(super) async fn look_at_dispute(
+    cx: &Context,
+    id: &str,
+) -> Result<Option<DisputeAtProvider>, PaymentError> {
+    found(account(cx)?.retrieve_dispute(id).await)?.map(disputed).transpose()
+}
+
+pub(super) async fn disputes_of(
+    cx: &Context,
+    intent: &str,
+) -> Result<Vec<DisputeAtProvider>, PaymentError> {
+    account(cx)?.disputes_of(intent).await?.into_iter().map(disputed).collect()
+}
+
+/// What is read of webhooks.
+const KINDS: [&str; 14] = [
+    "payment_intent.succeeded",
+    "payment_intent.payment_failed",
+    "payment_intent.processing",
+    "payment_intent.canceled",
+    "payment_intent.requires_action",
+    "payment_intent.amount_capturable_updated",
+    "refund.created",
+    "refund.updated",
+    "refund.failed",
+    "charge.dispute.created",
+    "charge.dispute.updated",
+    "charge.dispute.closed",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
+];
+
+pub(super) async fn happened(
+    cx: &Context,
+    from: OffsetDateTime,
+    to: OffsetDateTime,
+) -> Result<Option<Vec<Happened>>, PaymentError> {
+    let events = account(cx)?.events_between(from, to, &KINDS).await?;
+    let told = |events: Vec<Event>| {
+        events.into_iter().map(|event| Happened::Event { body: event.body }).collect()
+    };
+    Ok(events.map(told))
+}
+
 /// Creates the intent under the payment's key, or finds the one that was made before.
 async fn find_or_create(
     cx: &Context,
@@ -102,10 +179,6 @@ async fn find_or_create(
     Ok(create(&next.provider_key()).await?)
 }
 
-fn unreadable(why: &str) -> CallError {
-    CallError::Unknown { why: why.to_owned(), answered_5xx: false }
-}
-
 fn news(intent: Intent) -> News {
     let charge_ref = intent.id.clone();
     let standing = match intent.status {
@@ -130,4 +203,45 @@ fn news(intent: Intent) -> News {
         livemode: intent.livemode,
         standing,
     }
+}
+
+fn refunded(refund: Refund) -> Result<RefundAtProvider, PaymentError> {
+    let standing = match refund.status.as_deref() {
+        Some("succeeded") => RefundStanding::Succeeded,
+        Some("failed") => RefundStanding::Failed { reason: refund.failure_reason },
+        Some("canceled") => {
+            RefundStanding::Failed { reason: refund.failure_reason.or(refund.status) }
+        }
+        // `requires_action`, none, or a word of next year: it is no end.
+        _ => RefundStanding::Pending,
+    };
+    let charge_ref = refund.payment_intent.or(refund.charge);
+    Ok(RefundAtProvider {
+        charge_ref: charge_ref.ok_or_else(|| unreadable("a refund of nothing"))?,
+        provider_ref: refund.id,
+        refund_id: refund.refund_id,
+        amount_minor: refund.amount_minor,
+        currency: refund.currency,
+        standing,
+    })
+}
+
+fn disputed(dispute: Dispute) -> Result<DisputeAtProvider, PaymentError> {
+    let standing = match &*dispute.status {
+        "won" => DisputeStanding::Won,
+        "lost" => DisputeStanding::Lost,
+        "warning_closed" | "prevented" | "charge_refunded" => DisputeStanding::Closed,
+        // Someone asks the money back, whatever the word for it.
+        _ => DisputeStanding::Open,
+    };
+    let charge_ref = dispute.payment_intent.or(dispute.charge);
+    Ok(DisputeAtProvider {
+        charge_ref: charge_ref.ok_or_else(|| unreadable("a dispute about nothing"))?,
+        provider_ref: dispute.id,
+        amount_minor: dispute.amount_minor,
+        currency: dispute.currency,
+        reason: dispute.reason,
+        status: dispute.status,
+        standing,
+    })
 }

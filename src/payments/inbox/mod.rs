@@ -6,8 +6,10 @@
 //! then not be read is parked, never refused.
 
 mod fields;
+mod listed;
 mod razorpay;
 mod receive;
+mod replay;
 pub mod signature;
 pub mod store;
 mod stripe;
@@ -15,7 +17,9 @@ mod stripe;
 use std::fmt;
 
 use fields::Unreadable;
+pub use listed::receive_listed;
 pub use receive::{Receipt, receive};
+pub use replay::replay;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -126,6 +130,12 @@ pub enum Reading {
     Settle(News),
     /// Something else happened to a payment: how it stands now, only its provider knows.
     Review { provider_ref: String },
+    /// Something happened to a refund: how it stands now, only its provider knows.
+    ReviewRefund { provider_ref: String },
+    /// Something happened to one of the refunds of a charge.
+    ReviewRefundsOf { charge_ref: String },
+    /// Something happened to a dispute: how it stands now, only its provider knows.
+    ReviewDispute { provider_ref: String },
     /// It is nothing that we act on; the text says why.
     Ignore(&'static str),
     /// It concerns us and cannot be acted on: a person has to look. The text says why, and nothing

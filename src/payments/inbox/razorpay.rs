@@ -23,6 +23,8 @@ pub(super) fn kind(body: &[u8]) -> Option<String> {
 const PAYMENT: &str = "/payload/payment/entity/id";
 const ORDER_OF_PAYMENT: &str = "/payload/payment/entity/order_id";
 const STATUS: &str = "/payload/payment/entity/status";
+const REFUND: &str = "/payload/refund/entity/id";
+const DISPUTE: &str = "/payload/dispute/entity/id";
 
 pub(super) fn read(kind: &str, body: &Value, livemode: bool) -> Result<Reading, Unreadable> {
     match kind {
@@ -33,6 +35,13 @@ pub(super) fn read(kind: &str, body: &Value, livemode: bool) -> Result<Reading, 
             Some(provider_ref) => Reading::Review { provider_ref },
             None => Reading::Ignore(WITHOUT_ORDER),
         }),
+        "refund.created" | "refund.processed" | "refund.failed" | "refund.speed_changed" => {
+            Ok(Reading::ReviewRefund { provider_ref: name(body, REFUND)? })
+        }
+        // Whatever it says: how the dispute stands, its object tells.
+        kind if kind.starts_with("payment.dispute.") => {
+            Ok(Reading::ReviewDispute { provider_ref: name(body, DISPUTE)? })
+        }
         _ => Ok(Reading::Ignore(NOT_ACTED_ON)),
     }
 }

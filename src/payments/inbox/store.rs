@@ -61,6 +61,25 @@ pub(super) async fn altered(
     Ok(ids.into_iter().map(EventId::from).collect())
 }
 
+/// The names of those of the webhooks that are in the inbox, whatever they hold.
+pub(super) async fn known(
+    db: impl PgExecutor<'_>,
+    slice: &[Received],
+) -> sqlx::Result<Vec<String>> {
+    let Columns { providers, event_ids, .. } = columns(slice);
+    sqlx::query_scalar!(
+        r#"
+        SELECT stored.event_id
+        FROM unnest($1::text[], $2::text[]) AS event (provider, event_id)
+        JOIN provider_events AS stored USING (provider, event_id)
+        "#,
+        &providers as &[&str],
+        &event_ids as &[&str],
+    )
+    .fetch_all(db)
+    .await
+}
+
 struct Columns<'a> {
     ids: Vec<Uuid>,
     providers: Vec<&'static str>,
@@ -131,6 +150,48 @@ pub async fn finish(tx: impl PgExecutor<'_>, outcomes: &[(EventId, Outcome)]) ->
     .execute(tx)
     .await?;
     Ok(finished.rows_affected())
+}
+
+/// Lets the webhooks be judged anew whose bodies are kept; returns which.
+pub(super) async fn reopen(tx: impl PgExecutor<'_>, ids: &[EventId]) -> sqlx::Result<Vec<EventId>> {
+    sqlx::query_scalar!(
+        r#"
+        UPDATE provider_events
+        SET state = 'new', reason = NULL, finished_at = NULL
+        WHERE id IN (
+            SELECT id
+            FROM provider_events
+            WHERE id = ANY ($1) AND state IN ('new', 'parked')
+            ORDER BY id
+            FOR NO KEY UPDATE
+        )
+        RETURNING id
+        "#,
+        &uuids(ids.iter()),
+    )
+    .fetch_all(tx)
+    .await
+}
+
+/// The parked webhooks, of the kind if one is named, the oldest first.
+pub async fn parked(
+    db: impl PgExecutor<'_>,
+    kind: Option<&str>,
+    limit: i64,
+) -> sqlx::Result<Vec<EventId>> {
+    sqlx::query_scalar!(
+        r#"
+        SELECT id
+        FROM provider_events
+        WHERE state = 'parked' AND ($1::text IS NULL OR kind = $1)
+        ORDER BY id
+        LIMIT $2
+        "#,
+        kind,
+        limit,
+    )
+    .fetch_all(db)
+    .await
 }
 
 /// How long a finished webhook is known: the providers repeat theirs for days, a person for a month.

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     NOT_ACTED_ON, Reading,
-    fields::{Unreadable, charge, name, payment_id, text, truth},
+    fields::{Unreadable, charge, name, name_if_any, payment_id, text, truth},
 };
 use crate::{
     clients::stripe::amount_here,
@@ -25,7 +25,8 @@ pub(super) fn envelope(body: &[u8]) -> Envelope {
     serde_json::from_slice(body).unwrap_or_default()
 }
 
-const INTENT: &str = "/data/object/id";
+const OBJECT: &str = "/data/object/id";
+const INTENT_OF_CHARGE: &str = "/data/object/payment_intent";
 const AMOUNT: &str = "/data/object/amount_received";
 
 pub(super) fn read(kind: &str, body: &Value, livemode: bool) -> Result<Reading, Unreadable> {
@@ -38,30 +39,57 @@ pub(super) fn read(kind: &str, body: &Value, livemode: bool) -> Result<Reading, 
         Ok(true) => return Ok(Reading::Park("live-mode event".to_owned())),
         Ok(false) => return Ok(Reading::Park("test-mode event".to_owned())),
         // It matters only where money does.
-        Err(_) if !is_acted_on(kind) => {}
+        Err(_) if about(kind).is_none() => {}
         Err(unreadable) => return Err(unreadable),
     }
-    match kind {
-        "payment_intent.succeeded" => succeeded(body, livemode),
-        kind if is_acted_on(kind) => Ok(Reading::Review { provider_ref: name(body, INTENT)? }),
-        _ => Ok(Reading::Ignore(NOT_ACTED_ON)),
-    }
+    Ok(match about(kind) {
+        Some(About::Money) => succeeded(body, livemode)?,
+        Some(About::Intent) => Reading::Review { provider_ref: name(body, OBJECT)? },
+        Some(About::Refund) => Reading::ReviewRefund { provider_ref: name(body, OBJECT)? },
+        Some(About::Charge) => match name_if_any(body, INTENT_OF_CHARGE)? {
+            Some(charge_ref) => Reading::ReviewRefundsOf { charge_ref },
+            None => Reading::Ignore(WITHOUT_INTENT),
+        },
+        Some(About::Dispute) => Reading::ReviewDispute { provider_ref: name(body, OBJECT)? },
+        None => Reading::Ignore(NOT_ACTED_ON),
+    })
 }
 
-fn is_acted_on(kind: &str) -> bool {
-    matches!(
-        kind,
-        "payment_intent.succeeded"
-            | "payment_intent.payment_failed"
-            | "payment_intent.processing"
-            | "payment_intent.canceled"
-            | "payment_intent.requires_action"
-            | "payment_intent.amount_capturable_updated"
-    )
+/// Ours are never without: money is collected for intents alone.
+const WITHOUT_INTENT: &str = "a charge without an intent";
+
+/// What an event tells of, which is the object that it holds.
+enum About {
+    /// An intent that was paid.
+    Money,
+    Intent,
+    Refund,
+    /// A charge of which some went back.
+    Charge,
+    Dispute,
+}
+
+/// What an event of the kind tells of; `None` where it is nothing that we act on.
+fn about(kind: &str) -> Option<About> {
+    match kind {
+        "payment_intent.succeeded" => Some(About::Money),
+        "payment_intent.payment_failed"
+        | "payment_intent.processing"
+        | "payment_intent.canceled"
+        | "payment_intent.requires_action"
+        | "payment_intent.amount_capturable_updated" => Some(About::Intent),
+        "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated" => {
+            Some(About::Refund)
+        }
+        "charge.refunded" => Some(About::Charge),
+        // Whatever it says: how the dispute stands, its object tells.
+        kind if kind.starts_with("charge.dispute.") => Some(About::Dispute),
+        _ => None,
+    }
 }
 
 fn succeeded(body: &Value, livemode: bool) -> Result<Reading, Unreadable> {
-    let provider_ref = name(body, INTENT)?;
+    let provider_ref = name(body, OBJECT)?;
     // An event is a picture of its moment. One that contradicts itself is none of money collected.
     if text(body, "/data/object/status") != Some("succeeded") {
         return Ok(Reading::Review { provider_ref });

@@ -136,14 +136,77 @@ fn a_success_that_contradicts_itself_is_looked_up() {
     }
 }
 
+/// An event of Stripe's about the object.
+fn stripe_object(kind: &str, object: &Value) -> Reading {
+    let event = json!({
+        "id": "evt_1", "object": "event", "type": kind, "livemode": false, "data": { "object": object },
+    });
+    reading(Provider::Stripe, event.to_string().as_bytes())
+}
+
+/// An event of Razorpay's about an entity of that name.
+fn razorpay_entity(kind: &str, name: &str, entity: &Value) -> Reading {
+    let event =
+        json!({ "entity": "event", "event": kind, "payload": { name: { "entity": entity } } });
+    reading(Provider::Razorpay, event.to_string().as_bytes())
+}
+
+#[test]
+fn case_21_whatever_is_said_of_a_refund_or_a_dispute_is_looked_up() {
+    let refund = |name: &str| Reading::ReviewRefund { provider_ref: name.to_owned() };
+    for kind in ["refund.created", "refund.updated", "refund.failed", "charge.refund.updated"] {
+        let said = json!({ "id": "re_1", "status": "succeeded" });
+        assert_eq!(stripe_object(kind, &said), refund("re_1"), "{kind}");
+    }
+    for kind in ["refund.created", "refund.processed", "refund.failed", "refund.speed_changed"] {
+        let said = json!({ "id": "rfnd_1", "status": "processed" });
+        assert_eq!(razorpay_entity(kind, "refund", &said), refund("rfnd_1"), "{kind}");
+    }
+
+    let dispute = |name: &str| Reading::ReviewDispute { provider_ref: name.to_owned() };
+    for kind in ["created", "updated", "closed", "funds_withdrawn", "funds_reinstated", "new_word"]
+    {
+        let (kind, said) = (format!("charge.dispute.{kind}"), json!({ "id": "du_1" }));
+        assert_eq!(stripe_object(&kind, &said), dispute("du_1"), "{kind}");
+    }
+    for kind in ["created", "won", "lost", "closed", "under_review", "action_required"] {
+        let (kind, said) = (format!("payment.dispute.{kind}"), json!({ "id": "disp_1" }));
+        assert_eq!(razorpay_entity(&kind, "dispute", &said), dispute("disp_1"), "{kind}");
+    }
+}
+
+#[test]
+fn refunds_of_a_charge_are_those_of_its_intent() {
+    let of = |intent| {
+        stripe_object("charge.refunded", &json!({ "id": "ch_1", "payment_intent": intent }))
+    };
+    let all = Reading::ReviewRefundsOf { charge_ref: "pi_1".to_owned() };
+    assert_eq!(of(json!("pi_1")), all);
+    assert_eq!(of(json!(null)), Reading::Ignore("a charge without an intent"));
+    let parked = Reading::Park("`/data/object/payment_intent` cannot be read".to_owned());
+    assert_eq!(of(json!({ "id": "pi_1" })), parked);
+}
+
+#[test]
+fn a_refund_or_a_dispute_without_a_name_is_parked() {
+    for said in [json!({}), json!({ "id": null }), json!({ "id": "a b" }), json!([])] {
+        for kind in ["refund.created", "charge.dispute.created"] {
+            let parked = Reading::Park("`/data/object/id` cannot be read".to_owned());
+            assert_eq!(stripe_object(kind, &said), parked, "{kind} {said}");
+        }
+        for (kind, name) in [("refund.failed", "refund"), ("payment.dispute.won", "dispute")] {
+            let parked = Reading::Park(format!("`/payload/{name}/entity/id` cannot be read"));
+            assert_eq!(razorpay_entity(kind, name, &said), parked, "{kind} {said}");
+        }
+    }
+}
+
 #[test]
 fn what_we_do_not_act_on_is_ignored() {
-    for kind in
-        ["payment_intent.created", "charge.succeeded", "charge.refunded", "a.kind_of_next_year"]
-    {
+    for kind in ["payment_intent.created", "charge.succeeded", "a.kind_of_next_year"] {
         assert_eq!(stripe_kind(kind), Reading::Ignore(NOT_ACTED_ON), "{kind}");
     }
-    for kind in ["refund.processed", "payment.dispute.created", "a.kind_of_next_year"] {
+    for kind in ["payment.created", "refund.of_next_year", "a.kind_of_next_year"] {
         assert_eq!(razorpay_kind(kind), Reading::Ignore(NOT_ACTED_ON), "{kind}");
     }
     for order_id in [None, Some(json!(null)), Some(json!(""))] {
@@ -201,7 +264,8 @@ fn what_concerns_us_and_cannot_be_read_is_parked_with_the_fields_name_alone() {
             assert_eq!(reading, parked, "{value:?}");
         }
     }
-    for body in [&b""[..], b"hello", b"{\"id\":", b"\xff\xfe", &[b'['; 100_000]] {
+    let deep = "[".repeat(100_000);
+    for body in [&b""[..], b"hello", b"{\"id\":", b"\xff\xfe", deep.as_bytes()] {
         let parked = Reading::Park("the body is not JSON".to_owned());
         assert_eq!(reading(Provider::Stripe, body), parked);
         assert_eq!(reading(Provider::Razorpay, body), parked);
@@ -346,7 +410,7 @@ proptest! {
         provider in any_provider(),
         kind in prop::sample::select(vec![
             "payment_intent.succeeded", "payment_intent.canceled", "payment.captured", "order.paid",
-            "payment.failed", "",
+            "payment.failed", "refund.created", "charge.dispute.created", "payment.dispute.won", "",
         ]),
         body in any_json(),
     ) {

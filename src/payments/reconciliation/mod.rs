@@ -1,0 +1,32 @@
+//! Reconciliation: how far the providers' own lists were read.
+//!
+//! Owns `reconciliation_cursors` and `reconciliation_runs`. A list is read again from a while before
+//! where the last reading ended, so that what a provider lists late is not missed; what is known by
+//! then is passed over.
+
+pub mod store;
+
+use time::OffsetDateTime;
+
+use super::Provider;
+
+/// The part of a provider's lists that is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    pub provider: Provider,
+    /// Where the last reading ended.
+    pub from: OffsetDateTime,
+    pub until: OffsetDateTime,
+}
+
+/// One reading of a provider's lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    pub provider: Provider,
+    pub read_from: OffsetDateTime,
+    pub read_until: OffsetDateTime,
+    /// What the provider listed, and how much of it nobody had told us.
+    pub listed: i32,
+    pub found: i32,
+    pub finished_at: OffsetDateTime,
+}
