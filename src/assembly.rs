@@ -17,7 +17,9 @@ use tokio::net::TcpListener;
 use crate::{
     boot::{Ending, Process},
     catalog::api::CatalogApi,
-    checkout::api::{CheckoutApi, PaymentsApi},
+    checkout::api::{
+        CheckoutApi, DisputesApi, FindingsApi, PaymentsApi, QuarantineApi, RefundsApi,
+    },
     config,
     context::Context,
     identity::{AuthApi, Callers, GuestTokens, Hasher, KeyError, KeyRing, Tokens},
@@ -34,7 +36,19 @@ const DOCS_PATH: &str = "/docs";
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                            img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'";
 
-type Apis = (AuthApi, CatalogApi, StockApi, CheckoutApi, PaymentsApi, OrdersApi, WebhooksApi);
+type Apis = (
+    AuthApi,
+    CatalogApi,
+    StockApi,
+    CheckoutApi,
+    PaymentsApi,
+    DisputesApi,
+    RefundsApi,
+    QuarantineApi,
+    FindingsApi,
+    OrdersApi,
+    WebhooksApi,
+);
 
 /// Answers the HTTP API until the process is told to stop.
 pub async fn serve(process: Process, settings: config::Api) -> Result<Ending, Box<dyn Error>> {
@@ -61,6 +75,10 @@ pub fn app(
         StockApi::new(cx.clone()),
         CheckoutApi::new(cx.clone()),
         PaymentsApi::new(cx.clone()),
+        DisputesApi::new(cx.clone()),
+        RefundsApi::new(cx.clone()),
+        QuarantineApi::new(cx.clone()),
+        FindingsApi::new(cx.clone()),
         OrdersApi::new(cx.clone()),
         WebhooksApi::new(cx),
     );

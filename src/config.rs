@@ -172,6 +172,7 @@ pub struct Razorpay {
 #[derive(Debug)]
 pub struct Reaper {
     pub common: Common,
+    pub providers: Providers,
 }
 
 /// The settings of `mailer`.
@@ -294,12 +295,14 @@ struct ProviderArguments {
     razorpay_rate: Option<String>,
 }
 
-/// Ends what nobody paid for, and pushes again what was lost on the way.
+/// Ends what nobody paid for, pushes again what was lost on the way, and asks for what nobody told us.
 #[derive(Parser)]
 #[command(name = "reaper", version)]
 struct ReaperArguments {
     #[command(flatten)]
     common: CommonArguments,
+    #[command(flatten)]
+    providers: ProviderArguments,
 }
 
 /// Sends the shop's mails.
@@ -367,6 +370,10 @@ impl Settings for Reaper {
 
     fn common(&self) -> &Common {
         &self.common
+    }
+
+    fn providers(&self) -> Option<&Providers> {
+        Some(&self.providers)
     }
 }
 
@@ -436,11 +443,13 @@ impl TryFrom<ReaperArguments> for Reaper {
     type Error = BadSettings;
 
     fn try_from(arguments: ReaperArguments) -> Result<Self, BadSettings> {
-        // Expiring, sweeping, pushing and purging each have one statement in flight.
-        const POOL: &str = "8";
+        // Expiring, sweeping, pushing and purging each have one statement in flight, and reconciling a few.
+        const POOL: &str = "10";
         let mut reading = Reading::default();
         let common = reading.common(&arguments.common, POOL);
-        reading.finish(common.map(|common| Self { common }))
+        let providers = reading.providers(&arguments.providers);
+        let settings = || Some(Self { common: common?, providers: providers? });
+        reading.finish(settings())
     }
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | mailer | mail: 4 wake-ups of up to 20 jobs at once | |
 //! | webhooks | settling: 2 wake-ups of up to 200 jobs at once; providers: 4 of up to 20 | |
-//! | reaper | deadlines: 4 at once | sweeps for deadlines, pushes overdue rows again, purges |
+//! | reaper | deadlines: 4 at once | sweeps for deadlines, pushes overdue rows again, purges, reconciles |
 //!
 //! The sweep alone would release every hold, and the overdue rows alone would start every job: the
 //! wake-ups only make both prompt.
@@ -14,10 +14,14 @@ use std::{error::Error, mem, panic::AssertUnwindSafe, time::Duration};
 use futures_util::FutureExt;
 use jobs::{
     Lane,
-    checkout::{CancelPayment, CapturePayment, ReviewPayment, SettleEvent},
+    checkout::{
+        CancelPayment, CapturePayment, RefundPayment, ReviewDispute, ReviewPayment, ReviewRefund,
+        ReviewRefundsOf, SettleEvent,
+    },
     ledger,
     notifications::{
-        SendOrderConfirmed, SendOrderReceived, SendPaymentFailed, SendReservationExpired,
+        SendOrderConfirmed, SendOrderReceived, SendPaymentFailed, SendRefundMade,
+        SendReservationExpired,
     },
     transport::{self, LaneSpec, RunError, Wake},
 };
@@ -28,7 +32,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use crate::worker::Pulse;
 use crate::{
     boot::{self, Ending},
-    checkout, config,
+    checkout::{self, reconcile},
+    config,
     context::Context,
     worker::Crew,
 };
@@ -41,6 +46,9 @@ const PUSH_EVERY: Duration = Duration::from_millis(500);
 
 /// So many rows are pushed with one statement and one call of Redis.
 const PUSH_SLICE: i64 = 500;
+
+/// What a provider has not told is asked for this late at most, besides the pause before each question.
+const RECONCILE_EVERY: Duration = Duration::from_secs(10);
 
 const PURGE_EVERY: Duration = Duration::from_mins(1);
 
@@ -133,6 +141,7 @@ pub async fn run(
                 .with::<SendReservationExpired>()
                 .with::<SendOrderConfirmed>()
                 .with::<SendPaymentFailed>()
+                .with::<SendRefundMade>()
                 .consume(4),
         ],
         Process::Webhooks => vec![
@@ -140,8 +149,12 @@ pub async fn run(
             Crew::new(Lane::Settling, cx.clone(), pulse.clone()).with::<SettleEvent>().consume(2),
             Crew::new(Lane::Providers, cx.clone(), pulse.clone())
                 .with::<ReviewPayment>()
+                .with::<ReviewDispute>()
+                .with::<ReviewRefund>()
+                .with::<ReviewRefundsOf>()
                 .with::<CancelPayment>()
                 .with::<CapturePayment>()
+                .with::<RefundPayment>()
                 .consume(4),
         ],
     };
@@ -152,6 +165,10 @@ pub async fn run(
         Process::Reaper => {
             background.every(SWEEP_EVERY, "sweep", sweep);
             background.every(PUSH_EVERY, "push", |cx, _| push(cx));
+            background.every(RECONCILE_EVERY, "attempts", |cx, _| reconcile_attempts(cx));
+            background.every(RECONCILE_EVERY, "refunds", |cx, _| reconcile_refunds(cx));
+            background.every(RECONCILE_EVERY, "disputes", |cx, _| reconcile_disputes(cx));
+            background.every(RECONCILE_EVERY, "lists", |cx, _| reconcile_lists(cx));
             background.every(PURGE_EVERY, "purge of keys", |cx, _| purge_checkout(cx));
             background.every(PURGE_EVERY, "purge of jobs", |cx, _| purge_jobs(cx));
             background.every(PURGE_EVERY, "purge of wake-ups", |cx, _| purge_wake_ups(cx));
@@ -197,6 +214,22 @@ async fn push(cx: Context) -> Step {
     let slice = usize::try_from(PUSH_SLICE)?;
     while cx.relay.push_overdue(&cx.db, PUSH_SLICE).await? == slice {}
     Ok(())
+}
+
+async fn reconcile_attempts(cx: Context) -> Step {
+    Ok(reconcile::reconcile_attempts(&cx).await?)
+}
+
+async fn reconcile_refunds(cx: Context) -> Step {
+    Ok(reconcile::reconcile_refunds(&cx).await?)
+}
+
+async fn reconcile_disputes(cx: Context) -> Step {
+    Ok(reconcile::reconcile_disputes(&cx).await?)
+}
+
+async fn reconcile_lists(cx: Context) -> Step {
+    Ok(reconcile::reconcile_lists(&cx).await?)
 }
 
 async fn purge_checkout(cx: Context) -> Step {

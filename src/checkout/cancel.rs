@@ -1,4 +1,4 @@
-//! Cancelling an order that nobody has paid.
+//! Cancelling an order, paid or not.
 
 use std::time::Duration;
 
@@ -6,15 +6,18 @@ use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use super::{
-    CheckoutError, released_detail,
+    CheckoutError, refund, released_detail,
     withdraw::{Withdrawal, withdraw},
 };
 use crate::{
     context::Context,
-    inventory::holds::{self, Cause},
-    kernel::{OrderId, OwnerId, rerun},
+    inventory::holds::{self, Cause, Hold},
+    kernel::{OrderId, OwnerId, RefundId, rerun},
     orders::{self, Event, Status},
-    payments::{self, Payment, State},
+    payments::{
+        self, Fate, Payment, State, disputes,
+        refunds::{self, store::NewRefund},
+    },
 };
 
 /// How long providers are waited for in all: less than the edge waits.
@@ -26,7 +29,9 @@ const ROUNDS_MAX: usize = 3;
 /// Gives up the owner's order and puts its stock back on sale.
 ///
 /// An attempt to pay it is withdrawn at its provider first: an order that may yet be paid is not
-/// cancelled. A repeat changes nothing. An order that is paid or whose deadline was enforced is refused.
+/// cancelled. Of one that is paid, whatever of the money did not go back before goes back now, and so do
+/// the units; while it is under dispute that is refused. A repeat changes nothing. An order whose
+/// deadline was enforced is refused.
 pub async fn cancel_order(
     cx: &Context,
     id: OrderId,
@@ -54,9 +59,15 @@ async fn cancel(
 ) -> Result<Option<Payment>, CheckoutError> {
     let mut tx = cx.db.begin().await?;
     match give_up(&mut tx, id, owner_id).await {
-        Ok(attempt) => {
+        Ok(cancelled) => {
             tx.commit().await.map_err(CheckoutError::of_commit)?;
-            Ok(attempt)
+            match cancelled {
+                Cancelled::Not(attempt) => Ok(Some(attempt)),
+                Cancelled::Done(staged) => {
+                    cx.relay.wake(staged);
+                    Ok(None)
+                }
+            }
         }
         Err(error) => {
             // Not left to the drop, which would keep the order locked while the next attempt asks for it.
@@ -66,16 +77,26 @@ async fn cancel(
     }
 }
 
+/// What a transaction came to.
+enum Cancelled {
+    Done(jobs::Staged),
+    /// Nothing was written: this attempt has to be withdrawn first.
+    Not(Payment),
+}
+
 async fn give_up(
     tx: &mut PgConnection,
     id: OrderId,
     owner_id: OwnerId,
-) -> Result<Option<Payment>, CheckoutError> {
+) -> Result<Cancelled, CheckoutError> {
     let order = orders::store::lock_owned(&mut *tx, id, owner_id)
         .await?
         .ok_or(CheckoutError::NoSuchOrder)?;
     if order.status == Status::Cancelled {
-        return Ok(None);
+        return Ok(Cancelled::Done(jobs::Staged::default()));
+    }
+    if let Some(status) = order.status.on(Event::CancelledAfterPayment) {
+        return give_back(tx, id, status).await.map(Cancelled::Done);
     }
     let status =
         order.status.on(Event::Cancelled).ok_or(CheckoutError::NotCancellable(order.status))?;
@@ -83,10 +104,64 @@ async fn give_up(
     let attempts = payments::store::of_order(&mut *tx, id).await?;
     let may_be_paid = |state: State| state.is_open() || state == State::Cancelling;
     if let Some(attempt) = attempts.into_iter().find(|attempt| may_be_paid(attempt.state)) {
-        return Ok(Some(attempt));
+        return Ok(Cancelled::Not(attempt));
     }
     let released = holds::release(&mut *tx, &[id], Cause::OrderCancelled).await?;
     let detail = released_detail(&released, id);
     orders::store::transition(tx, &[id], Event::Cancelled, status, &[detail]).await?;
-    Ok(None)
+    Ok(Cancelled::Done(jobs::Staged::default()))
+}
+
+/// Undoes a paid order: its money goes back, and its units are on sale again.
+async fn give_back(
+    tx: &mut PgConnection,
+    id: OrderId,
+    status: Status,
+) -> Result<jobs::Staged, CheckoutError> {
+    let disputes = disputes::store::of_orders(&mut *tx, &[id]).await?;
+    if disputes.iter().any(|dispute| dispute.state == disputes::State::Open) {
+        return Err(CheckoutError::Disputed);
+    }
+    let units = take_back(&mut *tx, id).await?;
+    let captures = payments::store::captures_of(&mut *tx, &[id]).await?;
+    let known = refunds::store::of_orders(&mut *tx, &[id]).await?;
+    let due: Vec<_> = captures
+        .iter()
+        .filter(|capture| capture.fate == Fate::Accepted)
+        .map(|capture| NewRefund {
+            id: RefundId::generate(),
+            capture_id: capture.id,
+            order_id: id,
+            provider: capture.provider,
+            amount_minor: refund::refundable(capture, &known),
+            currency: capture.currency.clone(),
+            state: refunds::State::Requested,
+            cause: refunds::Cause::Cancelled,
+            reason: None,
+            requested_by: None,
+            provider_ref: None,
+        })
+        .filter(|due| due.amount_minor > 0)
+        .collect();
+    let detail = released_detail(&units, id);
+    let event = Event::CancelledAfterPayment;
+    orders::store::transition(&mut *tx, &[id], event, status, &[detail]).await?;
+    Ok(refund::request(tx, &due).await?)
+}
+
+/// Puts what was sold to the order back on sale, but for what went back before; returns what went back.
+async fn take_back(tx: &mut PgConnection, id: OrderId) -> sqlx::Result<Vec<Hold>> {
+    let variants = holds::store::variants_of(&mut *tx, &[id]).await?;
+    holds::store::lock_stock(&mut *tx, &variants).await?;
+    // A statement of its own: only one that starts after the lock sees what the last holder did.
+    let kept = holds::store::of_orders(&mut *tx, &[id]).await?;
+    let restocked = refunds::store::restocked(&mut *tx, id).await?;
+    let units: Vec<_> = refund::still_sold(&kept, &restocked)
+        .into_iter()
+        .filter(|(_, quantity)| *quantity > 0)
+        .map(|(variant_id, quantity)| Hold { order_id: id, variant_id, quantity })
+        .collect();
+    holds::store::unsell(&mut *tx, id).await?;
+    holds::put_back(tx, &units, Cause::OrderCancelled, None).await?;
+    Ok(units)
 }

@@ -8,7 +8,7 @@ use crate::{
     payments::PaymentError,
 };
 
-/// Why an order was not placed, paid, cancelled or expired.
+/// Why an order was not placed, paid, cancelled, expired or refunded.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CheckoutError {
     /// Each entry names the place of a line in the request, from 0.
@@ -41,6 +41,38 @@ pub enum CheckoutError {
     PaymentInProgress,
     #[error("there is no such payment")]
     NoSuchPayment,
+    #[error("there is no such refund")]
+    NoSuchRefund,
+    /// The shopper's bank claims the money back: while it does, nothing is given back by the order's owner.
+    #[error("the payment of the order is under dispute")]
+    Disputed,
+    /// No money came in that was decided about, or all of it went back.
+    #[error("the order has no money that could go back")]
+    NothingToRefund,
+    /// More than is left, nothing, or another currency.
+    #[error("at most {left} {currency} in minor units can go back")]
+    RefundTooLarge { left: i64, currency: String },
+    /// Each entry names the place of a line in the request, from 0, and what can go back on sale.
+    #[error("more units would go back on sale than were sold")]
+    RestockTooLarge(Vec<(usize, i64)>),
+    #[error("no such money came in")]
+    NoSuchCapture,
+    /// Somebody has decided, or there was nothing to decide.
+    #[error("the money is not in quarantine")]
+    NotQuarantined,
+    /// What was to pay an order is not what the order costs.
+    #[error("the order costs {0}")]
+    OtherPrice(Money),
+    /// Some of it went back already, or is about to.
+    #[error("the money went back, or a part of it")]
+    MoneySpent,
+    #[error("there is no such finding")]
+    NoSuchFinding,
+    #[error("the finding is closed")]
+    FindingClosed,
+    /// What a finding tells of is to be decided, not to be put away.
+    #[error("the money is in quarantine: decide about it")]
+    Undecided,
     #[error(transparent)]
     Payment(#[from] PaymentError),
     /// The queue is full, or the request waited too long in it. Nothing was done.
@@ -101,16 +133,31 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 impl Fault for CheckoutError {
     fn class(&self) -> Class {
         match self {
-            Self::BadLines(_) | Self::Amount(_) | Self::NothingToPay => Class::Invalid,
+            Self::BadLines(_)
+            | Self::Amount(_)
+            | Self::NothingToPay
+            | Self::RefundTooLarge { .. }
+            | Self::RestockTooLarge(_) => Class::Invalid,
             Self::OutOfStock(_)
             | Self::TotalChanged(_)
             | Self::NotCancellable(_)
             | Self::NotPayable(_)
             | Self::AlreadyPaid
-            | Self::PaymentInProgress => Class::Conflict,
+            | Self::PaymentInProgress
+            | Self::Disputed
+            | Self::NothingToRefund
+            | Self::NotQuarantined
+            | Self::OtherPrice(_)
+            | Self::MoneySpent
+            | Self::FindingClosed
+            | Self::Undecided => Class::Conflict,
             Self::Key(error) => error.class(),
             Self::Payment(error) => error.class(),
-            Self::NoSuchOrder | Self::NoSuchPayment => Class::NotFound,
+            Self::NoSuchOrder
+            | Self::NoSuchPayment
+            | Self::NoSuchRefund
+            | Self::NoSuchCapture
+            | Self::NoSuchFinding => Class::NotFound,
             Self::HoldExpired | Self::HoldEnding => Class::Gone,
             Self::Busy | Self::NumberTaken | Self::OutcomeUnknown => Class::Unavailable,
             Self::UnreadableAnswer => Class::Broken,
@@ -134,6 +181,18 @@ impl Fault for CheckoutError {
             Self::NothingToPay => "nothing-to-pay",
             Self::PaymentInProgress => "payment-in-progress",
             Self::NoSuchPayment => "payment-not-found",
+            Self::NoSuchRefund => "refund-not-found",
+            Self::Disputed => "order-disputed",
+            Self::NothingToRefund => "nothing-to-refund",
+            Self::RefundTooLarge { .. } => "refund-too-large",
+            Self::RestockTooLarge(_) => "restock-too-large",
+            Self::NoSuchCapture => "capture-not-found",
+            Self::NotQuarantined => "not-quarantined",
+            Self::OtherPrice(_) => "price-differs",
+            Self::MoneySpent => "money-went-back",
+            Self::NoSuchFinding => "finding-not-found",
+            Self::FindingClosed => "finding-closed",
+            Self::Undecided => "capture-not-resolved",
             Self::Payment(error) => error.code(),
             Self::Busy | Self::NumberTaken => "busy",
             Self::OutcomeUnknown => "outcome-unknown",
@@ -168,6 +227,21 @@ impl Fault for CheckoutError {
                 message: format!("the total is {} {}", total.minor(), total.currency()),
                 available: None,
             }],
+            Self::RefundTooLarge { left, currency } => vec![Detail {
+                pointer: "/amount".to_owned(),
+                code: "refund-too-large",
+                message: format!("{left} {currency} in minor units can go back"),
+                available: Some(*left),
+            }],
+            Self::RestockTooLarge(lines) => lines
+                .iter()
+                .map(|(line, units)| Detail {
+                    pointer: format!("/restock/{line}/quantity"),
+                    code: "restock-too-large",
+                    message: format!("{units} of this variant can go back on sale"),
+                    available: Some(*units),
+                })
+                .collect(),
             Self::Amount(_)
             | Self::Key(_)
             | Self::NotCancellable(_)
@@ -179,6 +253,16 @@ impl Fault for CheckoutError {
             | Self::NothingToPay
             | Self::PaymentInProgress
             | Self::NoSuchPayment
+            | Self::NoSuchRefund
+            | Self::Disputed
+            | Self::NothingToRefund
+            | Self::NoSuchCapture
+            | Self::NotQuarantined
+            | Self::OtherPrice(_)
+            | Self::MoneySpent
+            | Self::NoSuchFinding
+            | Self::FindingClosed
+            | Self::Undecided
             | Self::Payment(_)
             | Self::Busy
             | Self::NumberTaken

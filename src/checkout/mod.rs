@@ -8,12 +8,17 @@ pub mod api;
 mod cancel;
 mod capture;
 mod confirm;
+mod dispute;
 mod error;
 mod events;
 mod expire;
+mod findings;
 mod pay;
 mod place;
 mod price;
+pub mod reconcile;
+mod refund;
+mod resolve;
 mod settle;
 mod sold_out;
 mod withdraw;
@@ -29,11 +34,20 @@ use uuid::Uuid;
 pub use cancel::cancel_order;
 pub use capture::capture_payment;
 pub use confirm::{confirm_payment, find_payment};
+pub use dispute::{find_disputes, review_dispute};
 pub use error::CheckoutError;
 pub use events::{review_payment, settle_events};
 pub use expire::expire_overdue;
+pub use findings::{CloseFinding, close_finding, list_findings};
 pub use pay::{Attempt, OpenPayment, open_payment};
 pub use place::{Placement, place_orders};
+pub use refund::{
+    Heard, OrderRefund, RefundOrder, order_refunds, refund_order, refund_payment, review_refund,
+    review_refunds_of, settle_refund,
+};
+pub use resolve::{
+    Resolution, ResolveQuarantined, Resolved, list_quarantined, resolve_quarantined,
+};
 pub use settle::{EXTENSION, Settled, Settlement, settle};
 pub use sold_out::SoldOut;
 pub use withdraw::cancel_payment;

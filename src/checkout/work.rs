@@ -1,18 +1,26 @@
 //! The checkout's part of the background: the reaper's steps, and the jobs about payments.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::Duration,
+};
 
-use jobs::checkout::{CancelPayment, CapturePayment, ReviewPayment, SettleEvent};
+use jobs::checkout::{
+    CancelPayment, CapturePayment, RefundPayment, ReviewDispute, ReviewPayment, ReviewRefund,
+    ReviewRefundsOf, SettleEvent,
+};
+use uuid::Uuid;
 
 use super::{
-    CheckoutError, cancel_payment, capture_payment, expire_overdue, review_payment, settle_events,
+    CheckoutError, cancel_payment, capture_payment, expire_overdue, refund_payment, review_dispute,
+    review_payment, review_refund, review_refunds_of, settle_events,
 };
 use crate::{
     context::Context,
     idempotency,
     kernel::{EventId, Fault},
     orders,
-    payments::{PaymentError, inbox},
+    payments::{PaymentError, Provider, UnknownProvider, inbox},
     worker::{Claimed, Handle, Verdict, each},
 };
 
@@ -69,36 +77,122 @@ impl Handle for SettleEvent {
 impl Handle for ReviewPayment {
     const LIMIT: Duration = CALLS_LIMIT;
 
-    /// Jobs about one object are one question.
     async fn handle(cx: &Context, claimed: Vec<Claimed<Self>>) -> Vec<Verdict> {
-        let objects: Vec<_> = claimed.iter().map(|claimed| object(&claimed.job)).collect();
-        let mut events = BTreeMap::<_, Vec<EventId>>::new();
-        let mut questions = Vec::new();
-        for claimed in claimed {
-            let events = events.entry(object(&claimed.job));
-            let is_first = matches!(events, std::collections::btree_map::Entry::Vacant(_));
-            events.or_default().extend(claimed.job.event_id.map(EventId::from));
-            if is_first {
-                questions.push(claimed);
-            }
-        }
-        let asked: Vec<_> = questions.iter().map(|question| object(&question.job)).collect();
-        let verdicts = each(questions, async |job: Self| {
-            let events = events.get(&object(&job)).map_or(&[][..], Vec::as_slice);
-            let Ok(provider) = job.provider.parse() else {
-                return Verdict::Dead("no provider has this name".to_owned());
-            };
-            verdict(review_payment(cx, provider, &job.provider_ref, events).await)
+        ask(claimed, question_of_payment, async |asked: Asked| {
+            review_payment(cx, asked.provider, &asked.name, &asked.events).await
         })
-        .await;
-        let verdicts: BTreeMap<_, _> = asked.into_iter().zip(verdicts).collect();
-        objects.iter().filter_map(|object| verdicts.get(object).cloned()).collect()
+        .await
     }
 }
 
-/// What a review is about.
-fn object(job: &ReviewPayment) -> (String, String) {
-    (job.provider.clone(), job.provider_ref.clone())
+fn question_of_payment(job: &ReviewPayment) -> Question {
+    Question::new(&job.provider, &job.provider_ref, job.event_id)
+}
+
+impl Handle for ReviewDispute {
+    const LIMIT: Duration = CALLS_LIMIT;
+
+    async fn handle(cx: &Context, claimed: Vec<Claimed<Self>>) -> Vec<Verdict> {
+        ask(claimed, question_of_dispute, async |asked: Asked| {
+            review_dispute(cx, asked.provider, &asked.name, &asked.events).await.map(drop)
+        })
+        .await
+    }
+}
+
+fn question_of_dispute(job: &ReviewDispute) -> Question {
+    Question::new(&job.provider, &job.provider_ref, job.event_id)
+}
+
+impl Handle for ReviewRefund {
+    const LIMIT: Duration = CALLS_LIMIT;
+
+    async fn handle(cx: &Context, claimed: Vec<Claimed<Self>>) -> Vec<Verdict> {
+        ask(claimed, question_of_refund, async |asked: Asked| {
+            review_refund(cx, asked.provider, &asked.name, &asked.events).await.map(drop)
+        })
+        .await
+    }
+}
+
+fn question_of_refund(job: &ReviewRefund) -> Question {
+    Question::new(&job.provider, &job.provider_ref, job.event_id)
+}
+
+impl Handle for ReviewRefundsOf {
+    const LIMIT: Duration = CALLS_LIMIT;
+
+    async fn handle(cx: &Context, claimed: Vec<Claimed<Self>>) -> Vec<Verdict> {
+        ask(claimed, question_of_charge, async |asked: Asked| {
+            review_refunds_of(cx, asked.provider, &asked.name, &asked.events).await.map(drop)
+        })
+        .await
+    }
+}
+
+fn question_of_charge(job: &ReviewRefundsOf) -> Question {
+    Question::new(&job.provider, &job.charge_ref, job.event_id)
+}
+
+/// What a job asks a provider about.
+struct Question {
+    /// The provider, and its name for the object.
+    object: (String, String),
+    event_id: Option<EventId>,
+}
+
+impl Question {
+    fn new(provider: &str, name: &str, event_id: Option<Uuid>) -> Self {
+        let object = (provider.to_owned(), name.to_owned());
+        Self { object, event_id: event_id.map(EventId::from) }
+    }
+}
+
+/// A question, and all webhooks that it answers.
+struct Asked {
+    provider: Provider,
+    name: String,
+    events: Vec<EventId>,
+}
+
+/// Asks about each object once, however many jobs are about it.
+async fn ask<J: Handle, Fut>(
+    claimed: Vec<Claimed<J>>,
+    question: fn(&J) -> Question,
+    review: impl Fn(Asked) -> Fut + Send + Sync,
+) -> Vec<Verdict>
+where
+    Fut: Future<Output = Result<(), CheckoutError>> + Send,
+{
+    let mut events = BTreeMap::<_, Vec<EventId>>::new();
+    let (mut objects, mut firsts) = (Vec::new(), Vec::new());
+    for claimed in claimed {
+        let Question { object, event_id } = question(&claimed.job);
+        objects.push(object.clone());
+        match events.entry(object) {
+            Entry::Occupied(known) => known.into_mut().extend(event_id),
+            Entry::Vacant(new) => {
+                new.insert(event_id.into_iter().collect());
+                firsts.push(claimed);
+            }
+        }
+    }
+    let asked: Vec<_> = firsts.iter().map(|first| question(&first.job).object).collect();
+    let verdicts = each(firsts, |job| {
+        let object = question(&job).object;
+        let events = events.get(&object).cloned().unwrap_or_default();
+        let (provider, name) = object;
+        let answer = provider.parse().map(|provider| review(Asked { provider, name, events }));
+        async {
+            match answer {
+                Ok(answer) => verdict(answer.await),
+                Err(UnknownProvider) => Verdict::Dead("no provider has this name".to_owned()),
+            }
+        }
+    })
+    .await;
+    let verdicts: BTreeMap<_, _> = asked.into_iter().zip(verdicts).collect();
+    objects.iter().filter_map(|object| verdicts.get(object).cloned()).collect()
 }
 
 impl Handle for CancelPayment {
@@ -118,6 +212,15 @@ impl Handle for CapturePayment {
             verdict(capture_payment(cx, job.payment_id.into(), &job.charge_ref).await)
         })
         .await
+    }
+}
+
+impl Handle for RefundPayment {
+    const LIMIT: Duration = CALLS_LIMIT;
+
+    async fn handle(cx: &Context, claimed: Vec<Claimed<Self>>) -> Vec<Verdict> {
+        each(claimed, async |job: Self| verdict(refund_payment(cx, job.refund_id.into()).await))
+            .await
     }
 }
 

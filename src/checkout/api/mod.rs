@@ -1,6 +1,10 @@
 //! The checkout's endpoints.
 
+mod disputes;
+mod findings;
 mod payments;
+mod quarantine;
+mod refunds;
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +19,11 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+pub use disputes::DisputesApi;
+pub use findings::FindingsApi;
 pub use payments::PaymentsApi;
+pub use quarantine::QuarantineApi;
+pub use refunds::RefundsApi;
 
 use super::{
     CheckoutError, LINES_MAX, PlaceOrder, Placement, QUANTITY_MAX, RequestedLine, SoldOut,
@@ -106,9 +114,10 @@ impl CheckoutApi {
 
     /// Cancel an order
     ///
-    /// Gives up an order that is not paid and puts its stock back on sale. A payment that was begun is
-    /// withdrawn at its provider first; one that is under way there is refused with
-    /// `payment-in-progress`. Repeating it changes nothing.
+    /// Gives up an order and puts its stock back on sale. A payment that was begun is withdrawn at its
+    /// provider first; one that is under way there is refused with `payment-in-progress`. The money of an
+    /// order that is paid goes back, unless it is under dispute: `order-disputed`. Repeating it changes
+    /// nothing.
     #[oai(path = "/orders/:id/cancel", method = "post", operation_id = "cancelOrder")]
     async fn cancel_order(
         &self,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use jobs::{Delay, Staged, notifications::SendOrderConfirmed};
+use jobs::{Delay, Staged, checkout::RefundPayment, notifications::SendOrderConfirmed};
 use serde_json::json;
 use sqlx::PgConnection;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -24,6 +24,7 @@ use crate::{
     payments::{
         self, Payment, Standing,
         inbox::{self, Outcome},
+        refunds::store::NewRefund,
         store::NewCapture,
     },
 };
@@ -127,12 +128,15 @@ fn needing_stock(locked: &[LockedForPayment], named: &[Named<'_>]) -> Vec<OrderI
 
 /// The locked stock of some orders, and all their holds.
 #[derive(Default)]
-struct LockedStock {
+pub(in crate::checkout) struct LockedStock {
     available: Available,
     holds: Vec<Kept>,
 }
 
-async fn lock_stock(tx: &mut PgConnection, order_ids: &[OrderId]) -> sqlx::Result<LockedStock> {
+pub(in crate::checkout) async fn lock_stock(
+    tx: &mut PgConnection,
+    order_ids: &[OrderId],
+) -> sqlx::Result<LockedStock> {
     if order_ids.is_empty() {
         return Ok(LockedStock::default());
     }
@@ -168,15 +172,15 @@ async fn read_payments(
 }
 
 /// Who gets all that is needed.
-struct Served {
-    order_ids: HashSet<OrderId>,
+pub(in crate::checkout) struct Served {
+    pub(in crate::checkout) order_ids: HashSet<OrderId>,
     /// What was taken from others for it.
-    taken: Vec<Hold>,
+    pub(in crate::checkout) taken: Vec<Hold>,
 }
 
 /// Holds again what the claimants no longer hold, in their order, each whole or not at all. Where
 /// they are short, expired holds are taken over, but for those of the slice's own orders.
-async fn serve(
+pub(in crate::checkout) async fn serve(
     tx: &mut PgConnection,
     stock: &LockedStock,
     claimants: &[OrderId],
@@ -213,7 +217,7 @@ async fn write(
         orders::store::transition(&mut *tx, &paid, Event::PaymentSettled, Status::Paid, &details)
             .await?;
     }
-    let extended = extend(&mut *tx, &decision.extended).await?;
+    let extended = extend(&mut *tx, &holding_all(stock, &decision.extended)).await?;
     let mut entries = decision.entries;
     entries.extend(extended.iter().map(extension));
     if !entries.is_empty() {
@@ -226,12 +230,21 @@ async fn write(
     if !decision.captures.is_empty() {
         payments::store::insert_captures(&mut *tx, &decision.captures).await?;
     }
+    if !decision.refunds.is_empty() {
+        payments::refunds::store::insert(&mut *tx, &decision.refunds).await?;
+    }
+    if !decision.findings.is_empty() {
+        payments::findings::store::open(&mut *tx, &decision.findings).await?;
+    }
 
     let mails: Vec<_> = paid.iter().map(|id| SendOrderConfirmed { order_id: id.uuid() }).collect();
     let mut staged = jobs::stage(&mut *tx, &mails, Delay::NONE).await?;
     staged.merge(jobs::stage(&mut *tx, &decision.declined, Delay::NONE).await?);
     staged.merge(jobs::stage(&mut *tx, &decision.withdrawn, Delay::NONE).await?);
     staged.merge(jobs::stage(&mut *tx, &decision.set_aside, Delay::NONE).await?);
+    let refund = |refund: &NewRefund| RefundPayment { refund_id: refund.id.uuid() };
+    let refunds: Vec<_> = decision.refunds.iter().map(refund).collect();
+    staged.merge(jobs::stage(&mut *tx, &refunds, Delay::NONE).await?);
     finish(tx, decision.heard).await?;
     let deadlines = extended.iter().map(|order| order.expires_at).collect();
     Ok(Written { paid: paid.len(), captures: decision.captures, deadlines, staged })
@@ -239,6 +252,13 @@ async fn write(
 
 fn paid_ids(paid: &[Paid]) -> Vec<OrderId> {
     paid.iter().map(|paid| paid.order_id).collect()
+}
+
+/// The orders that still hold all their units: more time is of no use to the others.
+fn holding_all(stock: &LockedStock, order_ids: &[OrderId]) -> Vec<OrderId> {
+    let lost: Vec<Demand> = missing(&stock.holds, order_ids);
+    let kept = order_ids.iter().zip(lost).filter(|(_, lost)| lost.is_empty());
+    kept.map(|(order_id, _)| *order_id).collect()
 }
 
 /// Moves the deadlines of the orders and of all their holds; returns those that moved.
@@ -261,7 +281,7 @@ fn extension(order: &Extended) -> Entry {
 }
 
 /// Sells what the paid orders hold, or hold again, and books what was taken from others for it.
-async fn move_stock(
+pub(in crate::checkout) async fn move_stock(
     tx: &mut PgConnection,
     stock: &LockedStock,
     taken: &[Hold],

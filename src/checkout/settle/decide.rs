@@ -7,17 +7,21 @@ use jobs::{
     notifications::SendPaymentFailed,
 };
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::{
     inventory::{allocation::Demand, holds::Kept},
-    kernel::{EventId, OrderId, PaymentId},
+    kernel::{EventId, OrderId, PaymentId, RefundId},
     orders::{
         Note, Status,
         store::{Entry, LockedForPayment},
     },
     payments::{
-        Charge, Fate, Mismatch, News, Payment, Provider, Standing, State, Surplus,
+        Charge, Fate, Mismatch, News, Payment, Provider, Standing, State, Surplus, findings,
+        findings::store::NewFinding,
         inbox::Outcome,
+        refunds,
+        refunds::store::NewRefund,
         store::{NewCapture, StateChange},
     },
 };
@@ -72,6 +76,10 @@ pub(super) struct Decision {
     /// In the order in which they were paid.
     pub(super) paid: Vec<Paid>,
     pub(super) captures: Vec<NewCapture>,
+    /// The money that goes back at once.
+    pub(super) refunds: Vec<NewRefund>,
+    /// What a person has to look at.
+    pub(super) findings: Vec<NewFinding>,
     pub(super) changes: Vec<StateChange>,
     pub(super) entries: Vec<Entry>,
     /// The orders whose deadline moves, unless it was moved before.
@@ -252,7 +260,8 @@ impl<C: Fn(OrderId) -> bool> Desk<C> {
             });
             self.note(named.order_id, note, detail);
         }
-        self.decision.captures.push(NewCapture {
+        let capture = NewCapture {
+            id: Uuid::now_v7(),
             payment_id: named.payment_id,
             order_id: named.order_id,
             provider: named.news.provider,
@@ -260,7 +269,13 @@ impl<C: Fn(OrderId) -> bool> Desk<C> {
             amount_minor: charge.amount_minor,
             currency: charge.currency.clone(),
             fate,
-        });
+        };
+        match fate {
+            Fate::Accepted => {}
+            Fate::RefundDue(_) => self.decision.refunds.push(refund_of(&capture)),
+            Fate::Quarantined(_) => self.decision.findings.push(finding_of(&capture)),
+        }
+        self.decision.captures.push(capture);
     }
 
     /// Puts it on the order's timeline, once.
@@ -377,6 +392,40 @@ impl<C: Fn(OrderId) -> bool> Desk<C> {
 }
 
 const FOREIGN: Fate = Fate::Quarantined(Mismatch::ForeignObject);
+
+/// All of the money, on its way back.
+fn refund_of(capture: &NewCapture) -> NewRefund {
+    NewRefund {
+        id: RefundId::generate(),
+        capture_id: capture.id,
+        order_id: capture.order_id,
+        provider: capture.provider,
+        amount_minor: capture.amount_minor,
+        currency: capture.currency.clone(),
+        state: refunds::State::Requested,
+        cause: refunds::Cause::Surplus,
+        reason: None,
+        requested_by: None,
+        provider_ref: None,
+    }
+}
+
+/// Tells people of money that they have to decide about.
+fn finding_of(capture: &NewCapture) -> NewFinding {
+    NewFinding {
+        kind: findings::Kind::Quarantined,
+        subject: capture.id.to_string(),
+        order_id: Some(capture.order_id),
+        detail: json!({
+            "payment_id": capture.payment_id.uuid(),
+            "provider": capture.provider.name(),
+            "charge_ref": capture.charge_ref,
+            "amount": capture.amount_minor,
+            "currency": capture.currency,
+            "reason": capture.fate.reason(),
+        }),
+    }
+}
 
 /// Whether the news names the payment and is of another object than the provider has for it.
 fn is_foreign(payment: &Payment, news: &News) -> bool {

@@ -61,6 +61,8 @@ struct Shop {
     hold: Kept,
     available: i64,
     captures: Vec<NewCapture>,
+    refunds: usize,
+    findings: usize,
     timeline: Vec<(Note, String)>,
     jobs: BTreeSet<String>,
 }
@@ -91,6 +93,8 @@ impl Shop {
             },
             available: 0,
             captures: Vec::new(),
+            refunds: 0,
+            findings: 0,
             timeline: Vec::new(),
             jobs: BTreeSet::new(),
         }
@@ -177,6 +181,18 @@ impl Shop {
             payment.provider_ref = change.provider_ref;
             payment.last_decline = change.last_decline;
         }
+        for refund in &decision.refunds {
+            let of = decision.captures.iter().find(|capture| capture.id == refund.capture_id);
+            let capture = of.expect("it is of money that came just now");
+            assert!(matches!(capture.fate, Fate::RefundDue(_)));
+            assert_eq!(
+                (refund.amount_minor, &refund.currency),
+                (capture.amount_minor, &capture.currency)
+            );
+            assert_eq!(refund.state, refunds::State::Requested);
+        }
+        self.refunds += decision.refunds.len();
+        self.findings += decision.findings.len();
         for capture in decision.captures {
             let is_new = self.facts.recorded.insert((capture.provider, capture.charge_ref.clone()));
             assert!(is_new, "{capture:?} is recorded twice");
@@ -202,6 +218,10 @@ impl Shop {
         assert!(self.available >= 0, "oversold");
         let accepted = self.fates().filter(|fate| *fate == Fate::Accepted).count();
         assert_eq!(accepted, usize::from(self.status() == Status::Paid));
+        let due = self.fates().filter(|fate| matches!(fate, Fate::RefundDue(_))).count();
+        assert_eq!(self.refunds, due, "money that is due back is sent back, once");
+        let odd = self.fates().filter(|fate| matches!(fate, Fate::Quarantined(_))).count();
+        assert_eq!(self.findings, odd, "a person hears of odd money, once");
         for payment in self.facts.payments.values() {
             let has_money = self
                 .captures
@@ -222,7 +242,8 @@ impl Shop {
     fn books(&self) -> String {
         let mut recorded: Vec<_> = self.facts.recorded.iter().collect();
         recorded.sort();
-        let Self { facts, hold, available, captures, timeline, jobs } = self;
+        let Self { facts, hold, available, captures, refunds: _, findings: _, timeline, jobs } =
+            self;
         let Facts { orders, payments, .. } = facts;
         format!("{:?}", (orders, payments, recorded, hold, available, captures, timeline, jobs))
     }
