@@ -4,8 +4,9 @@ use super::{NotificationError, Template, render::render, store};
 use crate::{
     clients::smtp::Mail,
     context::Context,
-    kernel::{OrderId, failpoint},
+    kernel::{Money, OrderId, failpoint},
     orders,
+    payments::refunds::{self, State},
 };
 
 /// What a mail is about.
@@ -24,7 +25,14 @@ pub(super) async fn deliver(cx: &Context, occasion: Occasion) -> Result<(), Noti
     let Occasion { template, order_id, cause_id } = occasion;
     let mailer = cx.mailer.as_ref().ok_or(NotificationError::NoMailServer)?;
     let order = orders::find_any_order(&cx.db, order_id).await?;
-    if !template.is_due(order.status) {
+    let sent_back = match template {
+        Template::RefundMade => sent_back(cx, cause_id).await?,
+        Template::OrderReceived
+        | Template::ReservationExpired
+        | Template::OrderConfirmed
+        | Template::PaymentFailed => None,
+    };
+    if !template.is_due(order.status, sent_back.is_some()) {
         // An earlier try may have opened the delivery and failed.
         store::withdraw_unsent(&cx.db, cause_id, template.name()).await?;
         return Ok(());
@@ -34,7 +42,7 @@ pub(super) async fn deliver(cx: &Context, occasion: Occasion) -> Result<(), Noti
     if sent_at.is_some() {
         return Ok(());
     }
-    let words = render(template, &order, &cx.shop)?;
+    let words = render(template, &order, sent_back.as_deref(), &cx.shop)?;
     let mail = Mail {
         message_id,
         to: order.email,
@@ -47,4 +55,15 @@ pub(super) async fn deliver(cx: &Context, occasion: Occasion) -> Result<(), Noti
     failpoint::pass("mailer.after-send");
     store::note_sent(&cx.db, cause_id, template.name()).await?;
     Ok(())
+}
+
+/// The amount of a refund as a person reads it; `None` where the money came back to us.
+async fn sent_back(cx: &Context, refund_id: Uuid) -> Result<Option<String>, NotificationError> {
+    let refund = refunds::store::find(&cx.db, refund_id.into()).await?;
+    let made = refund.filter(|refund| refund.state == State::Succeeded);
+    Ok(made.map(|refund| {
+        let currency = refund.currency.parse();
+        let amount = currency.and_then(|currency| Money::new(refund.amount_minor, currency));
+        amount.map_or(refund.currency, |amount| amount.to_string())
+    }))
 }

@@ -20,12 +20,18 @@ pub(super) enum Template {
     ReservationExpired,
     OrderConfirmed,
     PaymentFailed,
+    RefundMade,
 }
 
 impl Template {
     #[cfg(test)]
-    const ALL: [Self; 4] =
-        [Self::OrderReceived, Self::ReservationExpired, Self::OrderConfirmed, Self::PaymentFailed];
+    const ALL: [Self; 5] = [
+        Self::OrderReceived,
+        Self::ReservationExpired,
+        Self::OrderConfirmed,
+        Self::PaymentFailed,
+        Self::RefundMade,
+    ];
 
     /// The name in the database; never changed, as it is part of a delivery's identity.
     pub(super) const fn name(self) -> &'static str {
@@ -34,11 +40,13 @@ impl Template {
             Self::ReservationExpired => "reservation-expired",
             Self::OrderConfirmed => "order-confirmed",
             Self::PaymentFailed => "payment-failed",
+            Self::RefundMade => "refund-made",
         }
     }
 
-    /// Whether the mail still tells the truth of an order that stands there.
-    pub(super) const fn is_due(self, status: Status) -> bool {
+    /// Whether the mail still tells the truth of an order that stands there, and of the refund that it is
+    /// about, if any.
+    pub(super) const fn is_due(self, status: Status, is_sent_back: bool) -> bool {
         match self {
             // What happened stays true, whatever happened since.
             Self::OrderReceived | Self::ReservationExpired | Self::OrderConfirmed => true,
@@ -47,6 +55,7 @@ impl Template {
                 Status::AwaitingPayment => true,
                 Status::Cancelled | Status::Expired | Status::Paid => false,
             },
+            Self::RefundMade => is_sent_back,
         }
     }
 
@@ -60,6 +69,7 @@ impl Template {
             Self::PaymentFailed => {
                 format!("Your payment for order {} did not go through", order.number)
             }
+            Self::RefundMade => format!("Your money for order {} is on its way", order.number),
         }
     }
 }
@@ -85,6 +95,8 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
         ("order-received.txt", include_str!("templates/order-received.txt")),
         ("payment-failed.html", include_str!("templates/payment-failed.html")),
         ("payment-failed.txt", include_str!("templates/payment-failed.txt")),
+        ("refund-made.html", include_str!("templates/refund-made.html")),
+        ("refund-made.txt", include_str!("templates/refund-made.txt")),
         ("reservation-expired.html", include_str!("templates/reservation-expired.html")),
         ("reservation-expired.txt", include_str!("templates/reservation-expired.txt")),
     ] {
@@ -123,16 +135,17 @@ struct ExtraWords {
     amount: String,
 }
 
-/// Writes the mail about the order, as text and as HTML.
+/// Writes the mail about the order, as text and as HTML; `sent_back` is the amount of a refund.
 pub(super) fn render(
     template: Template,
     order: &Order,
+    sent_back: Option<&str>,
     shop: &Shop,
 ) -> Result<Rendered, minijinja::Error> {
     let words = words(order);
     let body = |kind| {
         let template = TEMPLATES.get_template(&format!("{}.{kind}", template.name()))?;
-        template.render(context! { order => Serde(&words), shop => Serde(shop) })
+        template.render(context! { order => Serde(&words), sent_back, shop => Serde(shop) })
     };
     Ok(Rendered { subject: template.subject(order), text: body("txt")?, html: body("html")? })
 }
@@ -242,7 +255,7 @@ mod tests {
     #[test]
     fn every_mail_names_the_order_and_its_lines_and_lets_no_markup_in() {
         for template in Template::ALL {
-            let mail = render(template, &order(), &shop()).unwrap();
+            let mail = render(template, &order(), Some("12.50 USD"), &shop()).unwrap();
 
             assert!(mail.subject.contains("HF-7K3M9-QPX2T"));
             assert!(mail.text.contains("2 x Mug & saucer (MUG-1)"));
@@ -255,7 +268,7 @@ mod tests {
     #[test]
     fn the_words_of_the_mails_are_these() {
         for template in Template::ALL {
-            let mail = render(template, &order(), &shop()).unwrap();
+            let mail = render(template, &order(), Some("12.50 USD"), &shop()).unwrap();
 
             insta::assert_snapshot!(format!("{}.txt", template.name()), mail.text);
             insta::assert_snapshot!(format!("{}.html", template.name()), mail.html);
@@ -275,12 +288,20 @@ mod tests {
     }
 
     #[test]
+    fn nobody_hears_of_a_refund_that_came_to_nothing() {
+        for template in Template::ALL {
+            let is_due = template.is_due(Status::AwaitingPayment, false);
+            assert_eq!(is_due, template != Template::RefundMade, "{template:?}");
+        }
+    }
+
+    #[test]
     fn only_a_shopper_who_can_still_pay_is_asked_to_try_again() {
         for template in Template::ALL {
             for status in Status::ALL {
                 let is_moot =
                     template == Template::PaymentFailed && status != Status::AwaitingPayment;
-                assert_eq!(template.is_due(status), !is_moot, "{template:?}, {status:?}");
+                assert_eq!(template.is_due(status, true), !is_moot, "{template:?}, {status:?}");
             }
         }
     }

@@ -1,7 +1,8 @@
 //! The mailer's jobs.
 
 use jobs::notifications::{
-    SendOrderConfirmed, SendOrderReceived, SendPaymentFailed, SendReservationExpired,
+    SendOrderConfirmed, SendOrderReceived, SendPaymentFailed, SendRefundMade,
+    SendReservationExpired,
 };
 use uuid::Uuid;
 
@@ -49,6 +50,21 @@ impl Handle for SendPaymentFailed {
                 order_id: job.order_id.into(),
                 // An order may see several payments fail, and each is news.
                 cause_id: job.payment_id,
+            };
+            deliver(cx, occasion).await
+        })
+        .await
+    }
+}
+
+impl Handle for SendRefundMade {
+    async fn handle(cx: &Context, claimed: Vec<Claimed<Self>>) -> Vec<Verdict> {
+        each(claimed, async |job: Self| {
+            let occasion = Occasion {
+                template: Template::RefundMade,
+                order_id: job.order_id.into(),
+                // The money of an order may go back in parts, and each is news.
+                cause_id: job.refund_id,
             };
             deliver(cx, occasion).await
         })
