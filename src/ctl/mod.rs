@@ -3,6 +3,7 @@
 
 mod jobs;
 mod payments;
+mod reconcile;
 mod seed;
 mod stock;
 mod store;
@@ -53,6 +54,9 @@ enum Command {
     /// What providers told us.
     #[command(subcommand)]
     Webhooks(webhooks::Command),
+    /// What providers know and nobody told us, and what a person has to look at.
+    #[command(subcommand)]
+    Reconcile(reconcile::Command),
     /// Stock counters.
     #[command(subcommand)]
     Stock(stock::Command),
@@ -61,8 +65,9 @@ enum Command {
         /// Print one JSON array of findings instead of text.
         #[arg(long)]
         json: bool,
-        /// Compare with what the providers collected, too: a file or `-` with
-        /// `{"captures":[{"provider":…,"provider_ref":…,"amount_minor":…,"currency":…},…]}`.
+        /// Compare with what the providers collected and sent back, too: a file or `-` with
+        /// `{"captures":[{"provider":…,"provider_ref":…,"amount_minor":…,"currency":…},…],
+        /// "refunds":[{"provider":…,"provider_ref":…,"payment_ref":…,"amount_minor":…,"state":…},…]}`.
         #[arg(long, value_name = "FILE")]
         provider_ledger: Option<PathBuf>,
     },
@@ -101,6 +106,7 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::Stock(command) => stock::run(&db, command).await,
         Command::Payments(command) => payments::run(&db, command).await,
         Command::Webhooks(command) => webhooks::run(&db, command).await,
+        Command::Reconcile(command) => reconcile::run(&db, command).await,
         Command::Doctor { json, provider_ledger } => {
             examine(&db, json, provider_ledger.as_deref()).await
         }
@@ -117,8 +123,10 @@ async fn examine(db: &PgPool, json: bool, provider_ledger: Option<&Path>) -> Out
     let mut findings = doctor::examine(db).await?;
     let mut checked: Vec<_> = doctor::invariants().collect();
     if let Some(file) = provider_ledger {
-        findings.extend(doctor::compare(db, &read_ledger(file)?).await?);
+        let ledger = read_ledger(file)?;
+        findings.extend(doctor::compare(db, &ledger).await?);
         checked.push(&doctor::PROVIDER_LEDGER);
+        checked.extend(ledger.refunds.is_some().then_some(&doctor::PROVIDER_REFUNDS));
     }
     if json {
         println!("{}", serde_json::to_string_pretty(&findings)?);

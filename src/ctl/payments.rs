@@ -9,6 +9,8 @@ use crate::{
     orders::{OrderError, find_any_order},
     payments::{
         Payment, Provider,
+        disputes::{self, Dispute},
+        refunds::{self, Refund},
         store::{Capture, captures_of, find, not_accepted, of_order},
     },
 };
@@ -23,7 +25,7 @@ pub(super) enum Command {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=100))]
         limit: i64,
     },
-    /// Show every attempt to pay an order, and all money that came in for it.
+    /// Show every attempt to pay an order, all money that came in for it, and all that went or is to go back.
     Show {
         /// An order's number or id, or a payment's id.
         name: String,
@@ -89,6 +91,12 @@ async fn show(db: &PgPool, name: &str) -> Outcome {
     for capture in captures_of(db, &[order.id]).await? {
         println!("  {}", line(&capture));
     }
+    for refund in refunds::store::of_orders(db, &[order.id]).await? {
+        println!("  {}", refund_line(&refund));
+    }
+    for dispute in disputes::store::of_orders(db, &[order.id]).await? {
+        println!("  {}", dispute_line(&dispute));
+    }
     Ok(true)
 }
 
@@ -118,10 +126,11 @@ fn attempt(payment: &Payment) -> String {
 
 fn line(capture: &Capture) -> String {
     format!(
-        "capture {}  {}  {}  {}{}  of payment {}  at {}",
+        "capture {} ({})  {}  {}  {}{}  of payment {}  at {}",
         capture.charge_ref,
+        capture.id,
         capture.provider.name(),
-        amount(capture),
+        amount(capture.amount_minor, &capture.currency),
         capture.fate.name(),
         capture.fate.reason().map(|reason| format!(" ({reason})")).unwrap_or_default(),
         capture.payment_id,
@@ -129,12 +138,37 @@ fn line(capture: &Capture) -> String {
     )
 }
 
-/// The amount as people read it, or as the provider wrote it where it is no money that we know.
-fn amount(capture: &Capture) -> String {
-    let money =
-        capture.currency.parse().and_then(|currency| Money::new(capture.amount_minor, currency));
-    money.map_or_else(
-        |_| format!("{} minor units of {}", capture.amount_minor, capture.currency),
-        |money| money.to_string(),
+fn refund_line(refund: &Refund) -> String {
+    format!(
+        "refund {}  {}  {}  {:9}  {} ({})  {}  of capture {}  asked for at {}",
+        refund.id,
+        refund.provider.name(),
+        amount(refund.amount_minor, &refund.currency),
+        refund.state.name(),
+        refund.provider_ref.as_deref().unwrap_or("-"),
+        refund.cause.name(),
+        refund.failure.as_deref().unwrap_or("no failure"),
+        refund.capture_id,
+        refund.created_at,
     )
+}
+
+fn dispute_line(dispute: &Dispute) -> String {
+    format!(
+        "dispute {}  {}  {}  {} ({})  {}  of capture {}  opened {}",
+        dispute.provider_ref,
+        dispute.provider.name(),
+        amount(dispute.amount_minor, &dispute.currency),
+        dispute.state.name(),
+        dispute.status,
+        dispute.reason.as_deref().unwrap_or("-"),
+        dispute.capture_id,
+        dispute.opened_at,
+    )
+}
+
+/// The amount as people read it, or as the provider wrote it where it is no money that we know.
+fn amount(minor: i64, currency: &str) -> String {
+    let money = currency.parse().and_then(|currency| Money::new(minor, currency));
+    money.map_or_else(|_| format!("{minor} minor units of {currency}"), |money| money.to_string())
 }

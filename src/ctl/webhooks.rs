@@ -1,8 +1,15 @@
 use clap::Subcommand;
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use super::Outcome;
-use crate::payments::inbox::{State, store};
+use crate::{
+    kernel::EventId,
+    payments::inbox::{
+        State, replay,
+        store::{self, LIST_MAX},
+    },
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -14,6 +21,19 @@ pub(super) enum Command {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=100))]
         limit: i64,
     },
+    /// Judge webhooks once more, within seconds: parked ones after the cause was mended, or those that
+    /// nobody has finished. The bodies of the others are forgotten.
+    Replay {
+        /// Which, as `list` shows them.
+        #[arg(required_unless_present = "parked", conflicts_with = "parked")]
+        ids: Vec<Uuid>,
+        /// All that are parked, a hundred at a time.
+        #[arg(long)]
+        parked: bool,
+        /// Of these only one kind, such as `refund.updated`.
+        #[arg(long, requires = "parked")]
+        kind: Option<String>,
+    },
 }
 
 fn state(name: &str) -> Result<State, String> {
@@ -21,7 +41,25 @@ fn state(name: &str) -> Result<State, String> {
 }
 
 pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
-    let Command::List { state, limit } = command;
+    match command {
+        Command::List { state, limit } => list(db, state, limit).await,
+        Command::Replay { ids, parked, kind } => {
+            let wanted: Vec<_> = if parked {
+                store::parked(db, kind.as_deref(), LIST_MAX).await?
+            } else {
+                ids.into_iter().map(EventId::from).collect()
+            };
+            let reopened = replay(db, &wanted).await?;
+            for id in wanted.iter().filter(|id| !reopened.contains(id)) {
+                println!("{id} is unknown, or finished and its body forgotten");
+            }
+            println!("{} webhooks will be judged again", reopened.len());
+            Ok(reopened.len() == wanted.len())
+        }
+    }
+}
+
+async fn list(db: &PgPool, state: State, limit: i64) -> Outcome {
     let events = store::list(db, state, limit).await?;
     for event in &events {
         println!(

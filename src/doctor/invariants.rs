@@ -82,7 +82,7 @@ pub(super) const ALL: &[Invariant] = &[
     },
     Invariant {
         name: "order-ledger-balances",
-        promise: "what the ledger moved into hold, out of hold and to sold for an order is what its holds say",
+        promise: "what the ledger moved into hold, out of hold and to sold for an order is what its holds and restocks say",
         sql: "
             WITH moved AS (
                 SELECT
@@ -91,10 +91,15 @@ pub(super) const ALL: &[Invariant] = &[
                     sum(CASE WHEN to_account = 'held' THEN quantity ELSE 0 END) AS came,
                     sum(CASE WHEN from_account = 'held' THEN quantity ELSE 0 END) AS went,
                     -- Units that are held again after the deadline go from available to sold directly.
-                    sum(CASE WHEN to_account = 'sold' THEN quantity ELSE 0 END) AS sold
+                    sum(CASE WHEN to_account = 'sold' THEN quantity ELSE 0 END)
+                        - sum(CASE WHEN from_account = 'sold' THEN quantity ELSE 0 END) AS sold
                 FROM stock_ledger
                 WHERE cause LIKE 'order\\_%' OR cause = 'hold_taken'
                 GROUP BY cause_id, variant_id
+            ), restocked AS (
+                SELECT order_id, variant_id, sum(quantity) AS quantity
+                FROM restocks
+                GROUP BY order_id, variant_id
             )
             SELECT
                 coalesce(holds.order_id, moved.order_id)::text,
@@ -103,10 +108,14 @@ pub(super) const ALL: &[Invariant] = &[
                     moved.came, moved.went, moved.sold)
             FROM holds
             FULL JOIN moved USING (order_id, variant_id)
+            LEFT JOIN restocked USING (order_id, variant_id)
             WHERE (moved.came - moved.went) IS DISTINCT FROM
                 CASE WHEN holds.state = 'held' THEN holds.quantity ELSE 0 END
                 OR moved.sold IS DISTINCT FROM
-                    CASE WHEN holds.state = 'sold' THEN holds.quantity ELSE 0 END",
+                    CASE holds.state
+                        WHEN 'sold' THEN holds.quantity - coalesce(restocked.quantity, 0)
+                        ELSE 0
+                    END",
     },
     Invariant {
         name: "totals-add-up",
@@ -184,16 +193,26 @@ pub(super) const ALL: &[Invariant] = &[
             FROM job_ledger
             LEFT JOIN orders ON orders.id = (payload ->> 'order_id')::uuid
             LEFT JOIN deliveries
-                ON deliveries.cause_id = coalesce(payload ->> 'payment_id', payload ->> 'order_id')::uuid
+                ON deliveries.cause_id = coalesce(
+                    payload ->> 'payment_id', payload ->> 'refund_id', payload ->> 'order_id')::uuid
                 AND deliveries.template = split_part(dedupe_key, ':', 1)
             WHERE lane = 'mail'
                 AND job_ledger.state = 'done'
                 AND deliveries.sent_at IS NULL
-                -- Whoever can no longer pay is not asked to try again; no delivery is left half done.
+                -- Whoever can no longer pay is not asked to try again, and whoever got nothing back is not
+                -- told so; no delivery is left half done.
                 AND NOT (
                     kind = 'notifications.send-payment-failed'
                     AND deliveries.cause_id IS NULL
                     AND orders.status <> 'awaiting_payment'
+                )
+                AND NOT (
+                    kind = 'notifications.send-refund-made'
+                    AND deliveries.cause_id IS NULL
+                    AND EXISTS (
+                        SELECT FROM refunds
+                        WHERE refunds.id = (payload ->> 'refund_id')::uuid AND refunds.state = 'failed'
+                    )
                 )",
     },
     Invariant {

@@ -2,12 +2,13 @@
 
 mod invariants;
 mod money;
+mod refunds;
 mod store;
 
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 
-pub use self::money::PROVIDER_LEDGER;
+pub use self::{money::PROVIDER_LEDGER, refunds::PROVIDER_REFUNDS};
 
 /// A promise about the data.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -30,10 +31,13 @@ pub struct Finding {
     pub detail: String,
 }
 
-/// What providers say they collected: all of it, since the shop was opened.
+/// What providers say they collected and sent back: all of it, since the shop was opened.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ProviderLedger {
     pub captures: Vec<ProviderCapture>,
+    /// Without a list of them refunds are not compared.
+    #[serde(default)]
+    pub refunds: Option<Vec<ProviderRefund>>,
 }
 
 /// Money that a provider says it collected.
@@ -49,6 +53,20 @@ pub struct ProviderCapture {
     /// it over the same account. A list of our payments alone may leave it out.
     #[serde(default = "ours")]
     pub payment_id: Option<String>,
+}
+
+/// Money that a provider says it sent back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProviderRefund {
+    /// `stripe` or `razorpay`.
+    pub provider: String,
+    /// `re_…` or `rfnd_…`.
+    pub provider_ref: String,
+    /// The capture's name there: `pi_…` or `pay_…`.
+    pub payment_ref: String,
+    pub amount_minor: i64,
+    /// `failed`, or anything else.
+    pub state: String,
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "it stands for the field")]
@@ -72,20 +90,27 @@ pub async fn examine(db: &PgPool) -> sqlx::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Holds what the providers collected against what we recorded; an empty list says that both agree.
+/// Holds what the providers collected and sent back against what we recorded; an empty list says that
+/// both agree.
 ///
-/// Money on its way shows: a capture whose webhook was not settled yet is a finding.
+/// Money on its way shows: a capture or a refund whose webhook was not settled yet is a finding.
 pub async fn compare(db: &PgPool, ledger: &ProviderLedger) -> sqlx::Result<Vec<Finding>> {
-    let captures = &ledger.captures;
+    let ProviderLedger { captures, refunds } = ledger;
     let mut snapshot = store::snapshot(db).await?;
     let sql = PROVIDER_LEDGER.sql;
     let violations = store::violations_of(&mut snapshot, sql, captures, FINDINGS_MAX).await?;
-    Ok(PROVIDER_LEDGER.findings(violations))
+    let mut findings = PROVIDER_LEDGER.findings(violations);
+    if let Some(refunds) = refunds {
+        let sql = PROVIDER_REFUNDS.sql;
+        let violations = store::violations_of(&mut snapshot, sql, refunds, FINDINGS_MAX).await?;
+        findings.extend(PROVIDER_REFUNDS.findings(violations));
+    }
+    Ok(findings)
 }
 
 /// Every invariant that is checked.
 pub fn invariants() -> impl Iterator<Item = &'static Invariant> {
-    invariants::ALL.iter().chain(money::ALL)
+    invariants::ALL.iter().chain(money::ALL).chain(refunds::ALL)
 }
 
 impl Invariant {

@@ -5,7 +5,7 @@ use super::Invariant;
 pub(super) const ALL: &[Invariant] = &[
     Invariant {
         name: "paid-once",
-        promise: "an order is paid exactly when one capture of its total was accepted",
+        promise: "an order is paid, or was given up afterwards, exactly when one capture was accepted: of its total, unless a person decided otherwise",
         sql: "
             SELECT
                 orders.id::text,
@@ -14,9 +14,27 @@ pub(super) const ALL: &[Invariant] = &[
             FROM orders
             LEFT JOIN captures AS accepted
                 ON accepted.order_id = orders.id AND accepted.fate = 'accepted'
-            WHERE (status = 'paid') <> (accepted.id IS NOT NULL)
-                OR accepted.amount_minor <> total_minor
-                OR accepted.currency <> orders.currency",
+            WHERE (
+                    status = 'paid'
+                    OR (
+                        status = 'cancelled'
+                        AND EXISTS (
+                            SELECT FROM order_events
+                            WHERE order_events.order_id = orders.id
+                                AND kind = 'cancelled_after_payment'
+                        )
+                    )
+                ) <> (accepted.id IS NOT NULL)
+                OR accepted.currency <> orders.currency
+                OR (
+                    accepted.amount_minor <> total_minor
+                    AND NOT EXISTS (
+                        SELECT FROM order_events
+                        WHERE order_events.order_id = orders.id
+                            AND kind = 'quarantine_resolved'
+                            AND detail ->> 'capture_id' = accepted.id::text
+                    )
+                )",
     },
     Invariant {
         name: "attempts-ask-for-the-total",
@@ -42,16 +60,26 @@ pub(super) const ALL: &[Invariant] = &[
     },
     Invariant {
         name: "captures-have-payments",
-        promise: "a payment is captured exactly when money came in for it, and that names the same order",
+        promise: "a payment is captured exactly when money came in for it, and that names the same order, unless a person decided otherwise",
         sql: "
             SELECT payments.id::text, format('%s, %s captures', state, count(captures.id))
             FROM payments
             LEFT JOIN captures ON captures.payment_id = payments.id
+            LEFT JOIN LATERAL (
+                SELECT true AS by_person
+                FROM order_events
+                WHERE order_events.order_id = captures.order_id
+                    AND order_events.kind = 'quarantine_resolved'
+                    AND detail ->> 'capture_id' = captures.id::text
+                LIMIT 1
+            ) AS decided ON true
             GROUP BY payments.id
             HAVING (state = 'captured' AND count(captures.id) = 0)
                 -- What was collected for something else says nothing of the payment.
-                OR (state <> 'captured' AND bool_or(reason IS DISTINCT FROM 'foreign_object' AND captures.id IS NOT NULL))
-                OR bool_or(captures.order_id <> payments.order_id)",
+                OR (state <> 'captured' AND bool_or(
+                    reason IS DISTINCT FROM 'foreign_object' AND captures.id IS NOT NULL AND by_person IS NULL
+                ))
+                OR bool_or(captures.order_id <> payments.order_id AND by_person IS NULL)",
     },
     Invariant {
         name: "money-has-an-end",
@@ -66,8 +94,14 @@ pub(super) const ALL: &[Invariant] = &[
             JOIN payments ON payments.id = captures.payment_id
             WHERE fate <> 'accepted'
                 AND NOT CASE reason
-                    WHEN 'already_paid' THEN status = 'paid'
-                    WHEN 'order_cancelled' THEN status = 'cancelled'
+                    WHEN 'already_paid' THEN status IN ('paid', 'cancelled')
+                    WHEN 'order_cancelled' THEN
+                        status = 'cancelled'
+                        -- Other money paid it after all, because a person said so.
+                        OR EXISTS (
+                            SELECT FROM order_events
+                            WHERE order_events.order_id = orders.id AND kind = 'quarantine_resolved'
+                        )
                     WHEN 'wrong_amount' THEN captures.amount_minor <> payments.amount_minor
                     WHEN 'wrong_currency' THEN captures.currency <> payments.currency
                     -- The stock that was missing then may be back, and what was foreign is of another object.
@@ -84,7 +118,14 @@ pub(super) const ALL: &[Invariant] = &[
                 AND NOT EXISTS (
                     SELECT FROM order_events
                     WHERE order_events.order_id = captures.order_id
-                        AND kind = 'payment_' || fate
+                        AND (
+                            kind = 'payment_' || fate
+                            -- A person refused it.
+                            OR (
+                                kind = 'payment_quarantined'
+                                AND reason IN ('wrong_amount', 'wrong_currency', 'foreign_object')
+                            )
+                        )
                         AND detail ->> 'payment_id' = captures.payment_id::text
                 )",
     },
@@ -150,41 +191,6 @@ pub(super) const ALL: &[Invariant] = &[
                 AND received_at < now() - interval '2 minutes'",
     },
     Invariant {
-        name: "told-money-is-recorded",
-        promise: "money that a webhook told of is on record, once the webhook is done",
-        sql: "
-            WITH done AS MATERIALIZED (
-                SELECT id, provider, kind, raw
-                FROM provider_events
-                WHERE state = 'done'
-                    AND kind IN ('payment_intent.succeeded', 'payment.captured', 'order.paid')
-                    -- PostgreSQL cannot take such JSON apart.
-                    AND position('\\u0000' IN encode(raw, 'escape')) = 0
-            ), money AS (
-                SELECT id, provider, kind, CASE provider
-                    WHEN 'stripe' THEN body #> '{data,object}'
-                    ELSE body #> '{payload,payment,entity}'
-                END AS object
-                FROM done
-                CROSS JOIN LATERAL (SELECT convert_from(raw, 'UTF8')::json AS body) AS parsed
-            ), told AS (
-                SELECT
-                    id, provider, kind,
-                    object ->> 'id' AS provider_ref,
-                    coalesce(object ->> 'amount_received', object ->> 'amount') AS amount_minor,
-                    upper(object ->> 'currency') AS currency
-                FROM money
-                WHERE object ->> 'status' IN ('succeeded', 'captured')
-            )
-            SELECT told.id::text, format('%s %s of %s %s: %s on record',
-                told.kind, told.provider_ref, told.amount_minor, told.currency,
-                coalesce(captures.amount_minor || ' ' || captures.currency, 'nothing'))
-            FROM told
-            LEFT JOIN captures USING (provider, provider_ref)
-            WHERE (captures.amount_minor::text, captures.currency)
-                IS DISTINCT FROM (told.amount_minor, told.currency)",
-    },
-    Invariant {
         name: "inbox-is-worked",
         promise: "no webhook is left for a quarter of an hour without a job that works on it",
         sql: "
@@ -196,7 +202,10 @@ pub(super) const ALL: &[Invariant] = &[
                     SELECT FROM job_ledger
                     WHERE dedupe_key IN (
                             'settle-event:' || provider_events.id,
-                            'review-payment:' || provider_events.id
+                            'review-payment:' || provider_events.id,
+                            'review-refund:' || provider_events.id,
+                            'review-refunds-of:' || provider_events.id,
+                            'review-dispute:' || provider_events.id
                         )
                         AND job_ledger.state = 'ready'
                 )",
