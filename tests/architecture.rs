@@ -22,9 +22,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("inventory", &["idempotency"]),
     ("orders", &[]),
     ("payments", &["orders"]),
-    ("checkout", &["catalog", "inventory", "orders", "payments", "idempotency"]),
-    ("notifications", &["orders"]),
+    ("checkout", &["catalog", "inventory", "orders", "payments", "idempotency", "audit"]),
+    ("notifications", &["orders", "payments"]),
     // What has no domain in it.
+    ("audit", &["kernel"]),
     ("idempotency", &["kernel"]),
     ("config", &["kernel"]),
     ("worker", &["context", "kernel"]),

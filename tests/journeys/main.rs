@@ -6,9 +6,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod dispute;
 mod edge;
 mod guards;
 mod operator;
+mod paying;
+mod provider;
+mod quarantine;
+mod reconcile;
+mod refund;
 mod shopper;
 mod slice;
 mod staff;
+mod till;

@@ -356,7 +356,7 @@ fn provider_settings(providers: &Providers) -> config::Providers {
     let razorpay = config::Razorpay {
         url: providers.url(Provider::Razorpay),
         keys: vec![(known.razorpay_key_id.clone(), known.razorpay_key_secret.as_str().into())],
-        webhook_secrets: secrets(&[known.razorpay_webhook_secret.clone()]),
+        webhook_secrets: secrets(std::slice::from_ref(&known.razorpay_webhook_secret)),
         calls_per_second: CALLS_PER_SECOND,
     };
     config::Providers { stripe: Some(stripe), razorpay: Some(razorpay) }

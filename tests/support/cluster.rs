@@ -243,8 +243,7 @@ impl Cluster {
                 ]);
                 settings.extend(provider_settings(&self.providers));
             }
-            Role::Reaper => {}
-            Role::Webhooks => settings.extend(provider_settings(&self.providers)),
+            Role::Reaper | Role::Webhooks => settings.extend(provider_settings(&self.providers)),
             Role::Mailer => settings.extend([
                 ("SMTP_URL", format!("smtp://{}", self.inbox.smtp_addr())),
                 ("MAIL_FROM", "The Shop <orders@shop.example>".to_owned()),

@@ -17,6 +17,7 @@ mod load;
 mod shop;
 
 mod crash;
+mod day;
 mod deadlines;
 mod mail;
 mod payments;

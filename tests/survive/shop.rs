@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use holdfast::doctor::{self, ProviderCapture, ProviderLedger};
-use simulator::providers::{Outcome, Provider};
+use holdfast::doctor::{self, ProviderCapture, ProviderLedger, ProviderRefund};
+use simulator::providers::{Outcome, Provider, RefundState};
 use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
@@ -277,11 +277,12 @@ impl Shop {
         for mail in self.cluster.inbox.mails() {
             *copies.entry(mail.message_id.clone()).or_default() += 1;
         }
-        let orders: Vec<(Uuid, bool, bool)> = sqlx::query_as(
+        let orders: Vec<(Uuid, bool, bool, bool)> = sqlx::query_as(
             "
             SELECT
                 id,
                 status = 'paid',
+                status = 'cancelled',
                 EXISTS (
                     SELECT FROM order_events
                     WHERE order_events.order_id = orders.id AND kind = 'deadline_passed'
@@ -293,7 +294,7 @@ impl Shop {
         .await
         .unwrap();
         let mut wrong = Vec::new();
-        for (order_id, is_paid, has_expired) in orders {
+        for (order_id, is_paid, is_cancelled, has_expired) in orders {
             let due = [
                 ("order-received", true),
                 ("reservation-expired", has_expired),
@@ -304,6 +305,24 @@ impl Shop {
                 if !(1..=self.copies_max).contains(&count) {
                     wrong.push(format!("{count} copies of {template} for {order_id}"));
                 }
+            }
+            // Who gave the order up after paying may have been told before that it is paid.
+            if is_cancelled {
+                let count = copies.remove(&message_id("order-confirmed", order_id)).unwrap_or(0);
+                if count > self.copies_max {
+                    wrong.push(format!("{count} copies of order-confirmed for {order_id}"));
+                }
+            }
+        }
+        let refunds: Vec<Uuid> =
+            sqlx::query_scalar("SELECT id FROM refunds WHERE state = 'succeeded'")
+                .fetch_all(self.db())
+                .await
+                .unwrap();
+        for refund_id in refunds {
+            let count = copies.remove(&message_id("refund-made", refund_id)).unwrap_or(0);
+            if !(1..=self.copies_max).contains(&count) {
+                wrong.push(format!("{count} copies of refund-made for {refund_id}"));
             }
         }
         // Whoever could no longer pay when the mail was to be sent has got none.
@@ -326,7 +345,8 @@ impl Shop {
     /// charged twice.
     async fn books_agree(&self) {
         let providers = &self.cluster.providers;
-        let collected = providers.ledger().captures;
+        let books = providers.ledger();
+        let collected = books.captures;
         let captures = collected.iter().map(|captured| ProviderCapture {
             provider: captured.provider.name().to_owned(),
             provider_ref: captured.provider_ref.clone(),
@@ -334,7 +354,15 @@ impl Shop {
             currency: captured.currency.clone(),
             payment_id: captured.payment_id.clone(),
         });
-        let ledger = ProviderLedger { captures: captures.collect() };
+        let refunds = books.refunds.into_iter().map(|refunded| ProviderRefund {
+            provider: refunded.provider.name().to_owned(),
+            provider_ref: refunded.provider_ref,
+            payment_ref: refunded.payment_ref,
+            amount_minor: refunded.amount_minor,
+            state: if refunded.state == RefundState::Failed { "failed" } else { "made" }.to_owned(),
+        });
+        let refunds = Some(refunds.collect());
+        let ledger = ProviderLedger { captures: captures.collect(), refunds };
         let findings = doctor::compare(self.db(), &ledger).await.unwrap();
         assert!(findings.is_empty(), "the books differ in {}: {findings:#?}", findings.len());
 

@@ -3,6 +3,7 @@
 mod doctor;
 mod install;
 mod jobs;
+mod payments;
 mod process;
 
 use std::process::{Output, Stdio};

@@ -26,7 +26,7 @@ fn free_port() -> SocketAddr {
 }
 
 async fn status(address: SocketAddr, path: &str) -> Option<u16> {
-    let answer = reqwest::get(format!("http://{address}{path}")).await.ok()?;
+    let answer = simulator::get(format!("http://{address}{path}")).await.ok()?;
     Some(answer.status().as_u16())
 }
 
@@ -39,9 +39,22 @@ async fn a_process_that_lacks_settings_names_them_all_and_no_value() {
         ),
         (env!("CARGO_BIN_EXE_reaper"), &["DATABASE_URL", "REDIS_URL", "HEALTH_LISTEN"]),
         (env!("CARGO_BIN_EXE_mailer"), &["DATABASE_URL", "REDIS_URL", "SMTP_URL", "MAIL_FROM"]),
+        (
+            env!("CARGO_BIN_EXE_webhooks"),
+            &[
+                "DATABASE_URL",
+                "REDIS_URL",
+                "HEALTH_LISTEN",
+                "STRIPE_KEYS",
+                "RAZORPAY_WEBHOOK_SECRETS",
+            ],
+        ),
     ] {
         let mut process = bare(program);
-        process.env("DATABASE_URL", "mysql://root:hunter2@localhost");
+        process
+            .env("DATABASE_URL", "mysql://root:hunter2@localhost")
+            .env("STRIPE_KEYS", "hunter2")
+            .env("RAZORPAY_KEYS", "rzp_test_1:hunter2");
 
         let Output { status, stderr, .. } = process.output().await.unwrap();
 
@@ -75,7 +88,7 @@ async fn a_process_tells_how_it_is_and_drains_when_it_is_told_to_stop() {
         .await;
         assert_eq!(status(health, "/livez").await, Some(200));
         assert_eq!(status(listen, "/v1/products").await, Some(200));
-        let metrics = reqwest::get(format!("http://{health}/metrics")).await.unwrap();
+        let metrics = simulator::get(format!("http://{health}/metrics")).await.unwrap();
         let metrics = metrics.text().await.unwrap();
         let counted = "http_requests_total{method=\"GET\",route=\"/v1/products\",status=\"200\"} 1";
         assert!(metrics.contains(counted), "{metrics}");
@@ -111,7 +124,7 @@ async fn a_process_without_its_schema_is_alive_and_not_ready() {
         let _reaper = reaper.spawn().unwrap();
 
         let readiness = until("the process has looked", async || {
-            let answer = reqwest::get(format!("http://{health}/readyz")).await;
+            let answer = simulator::get(format!("http://{health}/readyz")).await;
             let answer = answer.map_err(|error| error.to_string())?;
             let text = answer.text().await.map_err(|error| error.to_string())?;
             if text.contains("ctl migrate") { Ok(text) } else { Err(text) }

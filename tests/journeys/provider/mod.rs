@@ -32,26 +32,26 @@ use crate::support::{
     shop::Variant,
 };
 
-const BOTH: [Provider; 2] = [Provider::Stripe, Provider::Razorpay];
+pub(crate) const BOTH: [Provider; 2] = [Provider::Stripe, Provider::Razorpay];
 
 /// What every shopper here orders.
-const UNITS: i64 = 2;
+pub(crate) const UNITS: i64 = 2;
 
 /// A shopper who has ordered two mugs and is to pay for them.
-struct Purchase<'a> {
-    app: &'a TestApp,
-    shopper: Client,
-    mug: Variant,
-    order_id: Uuid,
+pub(crate) struct Purchase<'a> {
+    pub(crate) app: &'a TestApp,
+    pub(crate) shopper: Client,
+    pub(crate) mug: Variant,
+    pub(crate) order_id: Uuid,
 }
 
 impl<'a> Purchase<'a> {
     /// Orders two of five mugs.
-    async fn begin(app: &'a TestApp) -> Self {
+    pub(crate) async fn begin(app: &'a TestApp) -> Self {
         Self::of(app, app.product_with_stock(5).await).await
     }
 
-    async fn of(app: &'a TestApp, mug: Variant) -> Self {
+    pub(crate) async fn of(app: &'a TestApp, mug: Variant) -> Self {
         let shopper = app.guest().await;
         let order_id = shopper.order_for(&[(mug, UNITS)]).await;
         Self { app, shopper, mug, order_id }
@@ -66,7 +66,7 @@ impl<'a> Purchase<'a> {
     }
 
     /// Opens a payment and returns the provider's name for it, as the shopper's browser gets it.
-    async fn open(&self, provider: Provider) -> String {
+    pub(crate) async fn open(&self, provider: Provider) -> String {
         let opened = self.ask_to_pay(provider).await;
         opened.assert_status(201);
         let name = match provider {
@@ -77,55 +77,55 @@ impl<'a> Purchase<'a> {
     }
 
     /// Lets the deadline pass and be enforced.
-    async fn expire(&self) {
+    pub(crate) async fn expire(&self) {
         self.app.age(self.order_id, 16).await;
         work::sweep(&self.app.cx).await.unwrap();
         assert_eq!(self.status().await, "expired");
     }
 
-    async fn status(&self) -> String {
+    pub(crate) async fn status(&self) -> String {
         self.app.status_of(self.order_id).await
     }
 
-    async fn hold(&self) -> String {
+    pub(crate) async fn hold(&self) -> String {
         self.app.hold_of(self.order_id, self.mug).await
     }
 
     /// What the order's timeline tells, in its order.
-    async fn timeline(&self) -> Vec<String> {
+    pub(crate) async fn timeline(&self) -> Vec<String> {
         let entries = self.entries().await;
         entries.iter().map(|entry| entry["kind"].as_str().unwrap().to_owned()).collect()
     }
 
     /// What the order's timeline tells of that kind of thing.
-    async fn told_of(&self, kind: &str) -> Vec<Value> {
+    pub(crate) async fn told_of(&self, kind: &str) -> Vec<Value> {
         let mut entries = self.entries().await;
         entries.retain(|entry| entry["kind"] == kind);
         entries.into_iter().map(|entry| entry["detail"].clone()).collect()
     }
 
-    async fn entries(&self) -> Vec<Value> {
+    pub(crate) async fn entries(&self) -> Vec<Value> {
         self.shopper.order(self.order_id).await.at("/timeline").as_array().unwrap().clone()
     }
 
     /// What became of the money that came in for the order, in the order of its coming.
-    async fn fates(&self) -> Vec<Fate> {
+    pub(crate) async fn fates(&self) -> Vec<Fate> {
         let captures = captures_of(&self.app.db, &[OrderId::from(self.order_id)]).await.unwrap();
         captures.into_iter().map(|capture| capture.fate).collect()
     }
 
     /// Where the attempts to pay stand, the first one first.
-    async fn attempts(&self) -> Vec<&'static str> {
+    pub(crate) async fn attempts(&self) -> Vec<&'static str> {
         let attempts = of_order(&self.app.db, OrderId::from(self.order_id)).await.unwrap();
         attempts.iter().rev().map(|payment| payment.state.name()).collect()
     }
 
-    fn mails(&self, template: &str) -> usize {
+    pub(crate) fn mails(&self, template: &str) -> usize {
         self.app.mails(template, self.order_id).len()
     }
 
     /// The order was paid once: its units are sold, and the shopper is told.
-    async fn assert_paid(&self) {
+    pub(crate) async fn assert_paid(&self) {
         assert_eq!(self.status().await, "paid");
         assert_eq!(self.hold().await, "sold");
         let accepted = self.fates().await.into_iter().filter(|fate| *fate == Fate::Accepted);
@@ -138,7 +138,7 @@ impl<'a> Purchase<'a> {
     }
 
     /// Nothing has paid the order, and the shopper was not told that anything has.
-    async fn assert_not_paid(&self) {
+    pub(crate) async fn assert_not_paid(&self) {
         assert_ne!(self.status().await, "paid");
         assert!(!self.fates().await.contains(&Fate::Accepted));
         assert_eq!(self.sales().await, 0);
@@ -154,7 +154,7 @@ impl<'a> Purchase<'a> {
 
 /// Waits until every webhook has arrived and everything that is due has been done; what waits for a
 /// later attempt is not due.
-async fn hear_all(app: &TestApp) {
+pub(crate) async fn hear_all(app: &TestApp) {
     app.start_workers().await;
     until("all webhooks are heard", async || {
         let (before, under_way) = (app.providers.events().len(), under_way(app));
@@ -172,7 +172,7 @@ async fn hear_all(app: &TestApp) {
 }
 
 /// Waits until every webhook is in the inbox, and returns them: nobody has worked on them.
-async fn kept(app: &TestApp) -> Vec<EventId> {
+pub(crate) async fn kept(app: &TestApp) -> Vec<EventId> {
     let ids: Vec<Uuid> = until("all webhooks are kept", async || {
         let ids = sqlx::query_scalar("SELECT id FROM provider_events ORDER BY id");
         let ids = ids.fetch_all(&app.db).await.unwrap();
@@ -200,7 +200,7 @@ fn under_way(app: &TestApp) -> usize {
 }
 
 /// The webhooks of the inbox: kind, what became of each, and why.
-async fn inbox_of(app: &TestApp) -> Vec<(String, String, Option<String>)> {
+pub(crate) async fn inbox_of(app: &TestApp) -> Vec<(String, String, Option<String>)> {
     sqlx::query_as("SELECT kind, state, reason FROM provider_events ORDER BY id")
         .fetch_all(&app.db)
         .await
@@ -208,14 +208,14 @@ async fn inbox_of(app: &TestApp) -> Vec<(String, String, Option<String>)> {
 }
 
 /// The inbox's webhooks of the kind, and what became of each.
-async fn fate_of_kind(app: &TestApp, kind: &str) -> Vec<String> {
+pub(crate) async fn fate_of_kind(app: &TestApp, kind: &str) -> Vec<String> {
     let mut inbox = inbox_of(app).await;
     inbox.retain(|(known, ..)| known == kind);
     inbox.into_iter().map(|(_, state, _)| state).collect()
 }
 
 /// All that providers collected is on our books, and nothing else is.
-async fn assert_ledgers_agree(app: &TestApp) {
+pub(crate) async fn assert_ledgers_agree(app: &TestApp) {
     let ledger = serde_json::to_value(app.providers.ledger()).unwrap();
     let ledger = serde_json::from_value(ledger).unwrap();
     let findings = doctor::compare(&app.db, &ledger).await.unwrap();
@@ -223,7 +223,7 @@ async fn assert_ledgers_agree(app: &TestApp) {
 }
 
 /// What the operator's tool says.
-async fn ctl(app: &TestApp, arguments: &[&str]) -> String {
+pub(crate) async fn ctl(app: &TestApp, arguments: &[&str]) -> String {
     let mut ctl = Command::new(env!("CARGO_BIN_EXE_ctl"));
     let said = ctl.args(arguments).env("DATABASE_URL", &app.database_url).output().await.unwrap();
     assert!(said.status.success(), "{said:?}");

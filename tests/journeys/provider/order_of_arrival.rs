@@ -13,7 +13,10 @@ use holdfast::{
 };
 use jobs::{
     Lane,
-    checkout::{CancelPayment, CapturePayment, ReviewPayment, SettleEvent},
+    checkout::{
+        CancelPayment, CapturePayment, RefundPayment, ReviewPayment, ReviewRefund, ReviewRefundsOf,
+        SettleEvent,
+    },
 };
 use proptest::{
     collection::vec,
@@ -237,8 +240,13 @@ async fn work_on_all(app: &TestApp) {
     let settling = Crew::new(Lane::Settling, app.cx.clone(), Pulse::default());
     let settling = settling.with::<SettleEvent>();
     let providers = Crew::new(Lane::Providers, app.cx.clone(), Pulse::default());
-    let providers =
-        providers.with::<ReviewPayment>().with::<CancelPayment>().with::<CapturePayment>();
+    let providers = providers
+        .with::<ReviewPayment>()
+        .with::<CancelPayment>()
+        .with::<CapturePayment>()
+        .with::<RefundPayment>()
+        .with::<ReviewRefund>()
+        .with::<ReviewRefundsOf>();
     loop {
         let due: Vec<(Uuid, bool)> = sqlx::query_as(
             "SELECT id, kind = 'checkout.settle-event' FROM job_ledger

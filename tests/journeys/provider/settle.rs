@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What docs/architecture.md and the use case itself promise.
-const STATEMENTS_MAX: usize = 24;
+const STATEMENTS_MAX: usize = 27;
 
 /// Places so many orders of one unit each.
 async fn orders(app: &TestApp, variant: Variant, number: usize) -> Vec<Uuid> {

@@ -318,7 +318,7 @@ async fn case_11_who_pays_twice_is_due_the_second_money_back() {
             purchase.assert_paid().await;
             let fates = [Fate::Accepted, Fate::RefundDue(Surplus::AlreadyPaid)];
             assert_eq!(purchase.fates().await, fates);
-            let timeline = ["placed", "payment_settled", "payment_refund_due"];
+            let timeline = ["placed", "payment_settled", "payment_refund_due", "refund_succeeded"];
             assert_eq!(purchase.timeline().await, timeline);
             let due = &purchase.told_of("payment_refund_due").await[0];
             assert_eq!(due["reason"], "already_paid");
@@ -391,7 +391,10 @@ async fn case_11_a_provider_that_collects_twice_for_one_attempt_owes_one_of_them
         assert_eq!(fates.len(), 2);
         assert!(fates.contains(&Fate::RefundDue(Surplus::AlreadyPaid)));
         let timeline = purchase.timeline().await;
-        assert_eq!(timeline, ["placed", "payment_settled", "payment_refund_due"]);
+        assert_eq!(
+            timeline,
+            ["placed", "payment_settled", "payment_refund_due", "refund_succeeded"]
+        );
         assert_ledgers_agree(app).await;
     })
     .await;

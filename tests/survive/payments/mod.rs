@@ -3,6 +3,7 @@
 mod crash;
 mod late;
 mod loss;
+mod refunds;
 mod storm;
 
 use std::time::Duration;

@@ -1,0 +1,259 @@
+//! Money that is to go back, or goes back, and is claimed by a bank; and refunds of which the shop
+//! learns by webhook alone.
+
+use holdfast::{checkout::review_dispute, payments::Fate};
+use serde_json::json;
+use simulator::providers::{Capture, Delivery, Provider, Verdict};
+use uuid::Uuid;
+
+use super::{findings, ours, paid, paid_at_provider};
+use crate::{
+    provider::{BOTH, Purchase, assert_ledgers_agree, hear_all, inbox_of},
+    support::{app::TestApp, shop::Variant},
+};
+
+/// Money that came too late for its order, was claimed by the shopper's bank, and was heard of in one
+/// breath with that claim. Returns the dispute, too.
+async fn late_and_disputed(app: &TestApp, provider: Provider) -> (Purchase<'_>, String) {
+    app.providers.set_delivery(provider, Delivery::Paused);
+    let (late, charge) = paid_at_provider(app, provider).await;
+    late.expire().await;
+    Purchase::of_all(app, late.mug).await;
+    let dispute = app.providers.dispute(&charge).unwrap();
+    review_dispute(&app.cx, ours(provider), &dispute, &[]).await.unwrap();
+    app.providers.set_delivery(provider, Delivery::Normal);
+    hear_all(app).await;
+    (late, dispute)
+}
+
+impl<'a> Purchase<'a> {
+    /// Orders everything that is left of the mugs.
+    async fn of_all(app: &'a TestApp, mug: Variant) {
+        let (on_hand, reserved) = app.stock_of(mug).await;
+        app.guest().await.order_for(&[(mug, on_hand - reserved)]).await;
+    }
+
+    /// The states of the order's refunds, the first one first.
+    async fn refund_states(&self) -> Vec<String> {
+        sqlx::query_scalar("SELECT state FROM refunds WHERE order_id = $1 ORDER BY id")
+            .bind(self.order_id)
+            .fetch_all(&self.app.db)
+            .await
+            .unwrap()
+    }
+
+    /// Who wanted them, and how much.
+    async fn refund_causes(&self) -> Vec<(String, i64)> {
+        sqlx::query_as("SELECT cause, amount_minor FROM refunds WHERE order_id = $1 ORDER BY id")
+            .bind(self.order_id)
+            .fetch_all(&self.app.db)
+            .await
+            .unwrap()
+    }
+
+    async fn withheld(&self) -> Vec<(String, bool)> {
+        let refunds: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM refunds WHERE order_id = $1")
+            .bind(self.order_id)
+            .fetch_all(&self.app.db)
+            .await
+            .unwrap();
+        let mut withheld = findings(self.app, "refund_withheld").await;
+        withheld.retain(|(subject, _)| refunds.iter().any(|id| id.to_string() == *subject));
+        withheld
+    }
+}
+
+#[tokio::test]
+async fn case_20_money_under_dispute_is_not_sent_back_before_the_dispute_is_won() {
+    TestApp::run(async |app| {
+        for provider in BOTH {
+            let sent_back = app.providers.ledger().refunds.len();
+            let (late, dispute) = late_and_disputed(app, provider).await;
+
+            assert!(matches!(*late.fates().await, [Fate::RefundDue(_)]));
+            assert_eq!(late.refund_states().await, ["requested"]);
+            let withheld = late.withheld().await;
+            assert!(matches!(&*withheld, [(_, true)]), "{withheld:?}");
+            assert_eq!(late.told_of("refund_withheld").await.len(), 1);
+            assert_eq!(app.providers.ledger().refunds.len(), sent_back);
+
+            app.providers.close_dispute(&dispute, Verdict::Won).unwrap();
+            hear_all(app).await;
+
+            assert_eq!(late.refund_states().await, ["succeeded"]);
+            assert!(late.withheld().await.iter().all(|(_, is_open)| !is_open));
+            assert_eq!(app.providers.ledger().refunds.len(), sent_back + 1);
+        }
+        assert_ledgers_agree(app).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_20_money_that_was_lost_to_a_dispute_is_not_sent_back_a_second_time() {
+    TestApp::run(async |app| {
+        for provider in BOTH {
+            let (late, dispute) = late_and_disputed(app, provider).await;
+
+            app.providers.close_dispute(&dispute, Verdict::Lost).unwrap();
+            hear_all(app).await;
+
+            assert_eq!(late.refund_states().await, ["failed"]);
+            assert_eq!(late.told_of_disputes().await, ["open", "lost"]);
+            assert!(late.withheld().await.iter().all(|(_, is_open)| !is_open));
+            // Somebody has to know how it ended.
+            let failed = findings(app, "refund_failed").await;
+            assert!(matches!(failed.last(), Some((_, true))), "{failed:?}");
+        }
+        assert_eq!(app.providers.ledger().refunds, []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_20_a_paid_order_under_dispute_cannot_be_cancelled() {
+    TestApp::run(async |app| {
+        for provider in BOTH {
+            let (purchase, charge) = paid(app, provider).await;
+            let dispute = app.providers.dispute(&charge).unwrap();
+            hear_all(app).await;
+            let stock = app.stock_of(purchase.mug).await;
+
+            let refusal = purchase.shopper.cancel(purchase.order_id).await;
+
+            refusal.assert_problem(409, "order-disputed");
+            purchase.assert_paid().await;
+            assert_eq!(app.stock_of(purchase.mug).await, stock);
+            assert_eq!(purchase.refund_states().await, [""; 0]);
+
+            app.providers.close_dispute(&dispute, Verdict::Won).unwrap();
+            hear_all(app).await;
+            purchase.shopper.cancel(purchase.order_id).await.assert_status(200);
+            hear_all(app).await;
+
+            assert_eq!(purchase.status().await, "cancelled");
+            assert_eq!(purchase.refund_states().await, ["succeeded"]);
+            assert_eq!(purchase.told_of_disputes().await, ["open", "won"]);
+        }
+        assert_ledgers_agree(app).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_20_another_open_dispute_keeps_the_money_where_it_is() {
+    TestApp::run(async |app| {
+        for provider in BOTH {
+            let (late, first) = late_and_disputed(app, provider).await;
+            let charge = late.told_of("payment_refund_due").await[0]["charge_ref"].clone();
+            let second = app.providers.dispute(charge.as_str().unwrap()).unwrap();
+            hear_all(app).await;
+
+            app.providers.close_dispute(&first, Verdict::Won).unwrap();
+            hear_all(app).await;
+            assert_eq!(late.refund_states().await, ["requested"]);
+
+            app.providers.close_dispute(&second, Verdict::Won).unwrap();
+            hear_all(app).await;
+            assert_eq!(late.refund_states().await, ["succeeded"]);
+        }
+        assert_ledgers_agree(app).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_19_a_refund_from_the_dashboard_is_taken_over_once_however_often_it_is_told_of() {
+    TestApp::run(async |app| {
+        for provider in BOTH {
+            let (purchase, charge) = paid(app, provider).await;
+            app.providers.set_delivery(provider, Delivery::Tripled);
+
+            app.providers.refund(&charge, Some(500)).unwrap();
+            hear_all(app).await;
+            for told in app.providers.events().iter().filter(|told| told.kind.contains("refund")) {
+                app.providers.redeliver(&told.id);
+            }
+            app.providers.set_delivery(provider, Delivery::Normal);
+            app.providers.refund(&charge, Some(300)).unwrap();
+            hear_all(app).await;
+
+            let by_provider = |amount| ("provider".to_owned(), amount);
+            assert_eq!(purchase.refund_causes().await, [by_provider(500), by_provider(300)]);
+            assert_eq!(purchase.refund_states().await, ["succeeded", "succeeded"]);
+            assert_eq!(purchase.told_of("refund_succeeded").await.len(), 2);
+            purchase.assert_paid().await;
+        }
+        let mut told = inbox_of(app).await;
+        told.retain(|(kind, ..)| kind.contains("refund"));
+        assert!(told.len() >= 6, "{told:?}");
+        assert!(told.iter().all(|(_, state, _)| state == "done"), "{told:?}");
+        assert_ledgers_agree(app).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_18_a_refund_that_fails_after_all_is_heard_of_by_webhook() {
+    TestApp::run(async |app| {
+        for provider in BOTH {
+            let (purchase, charge) = paid(app, provider).await;
+            let refund = app.providers.refund(&charge, Some(500)).unwrap();
+            hear_all(app).await;
+            assert_eq!(purchase.refund_states().await, ["succeeded"]);
+
+            app.providers.finish_refund(&refund, Verdict::Lost).unwrap();
+            hear_all(app).await;
+
+            assert_eq!(purchase.refund_states().await, ["failed"]);
+            assert_eq!(purchase.told_of("refund_failed").await.len(), 1);
+        }
+        assert_eq!(
+            app.count("findings WHERE kind = 'refund_failed' AND closed_at IS NULL").await,
+            2
+        );
+        assert_ledgers_agree(app).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_03_a_refund_tells_of_money_that_nobody_told_us_of() {
+    TestApp::run(async |app| {
+        for provider in BOTH {
+            app.providers.set_delivery(provider, Delivery::Lost);
+            let (purchase, charge) = paid_at_provider(app, provider).await;
+            app.providers.set_delivery(provider, Delivery::Normal);
+
+            app.providers.refund(&charge, Some(500)).unwrap();
+            hear_all(app).await;
+
+            purchase.assert_paid().await;
+            assert_eq!(purchase.refund_states().await, ["succeeded"]);
+        }
+        assert_ledgers_agree(app).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_28_refunds_of_others_who_share_the_account_are_ignored() {
+    TestApp::run(async |app| {
+        app.providers.set_capture(Capture::Automatic);
+        for provider in BOTH {
+            let foreign = app.providers.create_foreign(provider, 999, "USD", [].into());
+            let charge = app.providers.succeed(&foreign).unwrap().payment_ref.unwrap();
+            app.providers.refund(&charge, None).unwrap();
+        }
+        let charge = json!({ "id": "ch_1", "object": "charge", "payment_intent": null });
+        app.providers.tell(Provider::Stripe, "charge.refunded", &charge);
+        hear_all(app).await;
+
+        let mut told = inbox_of(app).await;
+        told.retain(|(kind, ..)| kind.contains("refund"));
+        assert!(told.len() >= 4, "{told:?}");
+        assert!(told.iter().all(|(_, state, _)| state == "ignored"), "{told:?}");
+        assert_eq!(app.count("refunds").await + app.count("findings").await, 0);
+    })
+    .await;
+}
