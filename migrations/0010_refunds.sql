@@ -63,7 +63,9 @@ CREATE TABLE refunds (
 CREATE UNIQUE INDEX refunds_provider_ref_unique ON refunds (provider, provider_ref);
 CREATE INDEX refunds_by_capture ON refunds (capture_id);
 CREATE INDEX refunds_by_order ON refunds (order_id);
-CREATE INDEX refunds_to_look_at ON refunds (next_look_at) WHERE state IN ('requested', 'pending');
+-- Razorpay lists refunds by when they were made: that one came back later is only seen by looking.
+CREATE INDEX refunds_to_look_at ON refunds (next_look_at)
+    WHERE state IN ('requested', 'pending') OR (state = 'succeeded' AND provider = 'razorpay');
 
 CREATE FUNCTION check_refund_transition() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

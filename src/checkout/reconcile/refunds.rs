@@ -5,7 +5,10 @@ use tokio::time::Instant;
 
 use super::{AT_ONCE, Found, SLICE, end_of_round, is_silence, offered, tell};
 use crate::{
-    checkout::{CheckoutError, refund::refund_payment},
+    checkout::{
+        CheckoutError,
+        refund::{look, refund_payment},
+    },
     context::Context,
     payments::{
         disputes,
@@ -53,7 +56,11 @@ async fn ask(cx: &Context, refund: &Refund) -> Result<(), CheckoutError> {
     if is_withheld(cx, refund).await? {
         return Ok(());
     }
-    let asked = refund_payment(cx, refund.id).await;
+    let asked = match refund.state {
+        // It may have come back.
+        State::Succeeded => look(cx, refund).await,
+        State::Requested | State::Pending | State::Failed => refund_payment(cx, refund.id).await,
+    };
     let now = find(&cx.db, refund.id).await?;
     if now.is_some_and(|now| now.state != refund.state) {
         tell(Found::Refund, refund.provider, 1);

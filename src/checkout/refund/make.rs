@@ -36,7 +36,8 @@ pub async fn refund_payment(cx: &Context, id: RefundId) -> Result<(), CheckoutEr
     }
 }
 
-async fn look(cx: &Context, refund: &Refund) -> Result<(), CheckoutError> {
+/// Asks the provider how a refund stands that it has.
+pub(in crate::checkout) async fn look(cx: &Context, refund: &Refund) -> Result<(), CheckoutError> {
     let Some(name) = &refund.provider_ref else { return Ok(()) };
     if let Some(news) = gateway::look_at_refund(cx, refund.provider, name).await? {
         settle_refund(cx, refund.provider, &news).await?;

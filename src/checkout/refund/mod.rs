@@ -7,6 +7,7 @@ mod review;
 mod staff;
 
 use jobs::{Delay, Staged, checkout::RefundPayment};
+pub(super) use make::look;
 pub use make::refund_payment;
 pub use news::{Heard, settle_refund};
 pub use review::{review_refund, review_refunds_of};

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_is_good_for_five_minutes_either_way() {
+    fn case_37_a_signature_is_good_for_five_minutes_either_way() {
         let header = format!("t={NOW},v1={SIGNATURE}");
         for (now, verdict) in [
             (NOW + 295, Ok(0)),

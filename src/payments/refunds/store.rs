@@ -161,8 +161,14 @@ pub async fn set_state(
     Ok(())
 }
 
+/// How long after it was asked for a refund is looked at that may have come back: a bank may take weeks.
+const MAY_COME_BACK_DAYS: i32 = 30;
+
 /// Takes up to `limit` refunds of the providers that are to be looked at now; each is due again later,
 /// after a pause that doubles with every look up to a day.
+///
+/// Those of Razorpay that succeeded are looked at, too, for 30 days: it lists refunds by when they were
+/// made, so that one that came back later is told by a webhook or not at all.
 pub async fn take_due(
     db: impl PgExecutor<'_>,
     providers: &[Provider],
@@ -174,12 +180,18 @@ pub async fn take_due(
         r#"
         UPDATE refunds
         SET looks = looks + 1,
-            next_look_at = now()
-                + least(interval '2 minutes' * power(2, least(looks, 20)), interval '1 day')
+            next_look_at = CASE
+                WHEN state <> 'succeeded' OR created_at > now() - make_interval(days => $3)
+                THEN now()
+                    + least(interval '2 minutes' * power(2, least(looks, 20)), interval '1 day')
+            END
         WHERE id IN (
             SELECT id
             FROM refunds
-            WHERE state IN ('requested', 'pending')
+            WHERE (
+                    state IN ('requested', 'pending')
+                    OR (state = 'succeeded' AND provider = 'razorpay')
+                )
                 AND next_look_at <= now()
                 AND provider = ANY ($1)
             ORDER BY next_look_at
@@ -192,6 +204,7 @@ pub async fn take_due(
         "#,
         &providers as &[&str],
         limit,
+        MAY_COME_BACK_DAYS,
     )
     .fetch_all(db)
     .await?;

@@ -48,6 +48,40 @@ async fn case_22_the_end_of_a_refund_is_asked_for() {
 }
 
 #[tokio::test]
+async fn case_18_a_refund_that_came_back_unheard_is_found() {
+    TestApp::run(async |app| {
+        lose_webhooks(app);
+        collect_at_once(app);
+        let (visit, refund) = refund_under_way(app, Provider::Razorpay).await;
+        app.providers.finish_refund(&refund, Verdict::Won).unwrap();
+        make_due(app).await;
+        reconcile(app).await;
+        assert_eq!(visit.told_of("refund_succeeded").await, 1);
+        app.providers.finish_refund(&refund, Verdict::Lost).unwrap();
+
+        make_due(app).await;
+        reconcile(app).await;
+
+        assert_eq!(visit.told_of("refund_failed").await, 1);
+        assert_eq!(app.count("findings WHERE kind = 'refund_failed'").await, 1);
+        assert_ledgers_agree(app).await;
+
+        // After a month nobody asks any more.
+        app.execute("UPDATE refunds SET created_at = now() - interval '31 days'").await;
+        let (visit, refund) = refund_under_way(app, Provider::Razorpay).await;
+        app.providers.finish_refund(&refund, Verdict::Won).unwrap();
+        make_due(app).await;
+        reconcile(app).await;
+        assert_eq!(visit.told_of("refund_succeeded").await, 1);
+        app.execute("UPDATE refunds SET created_at = now() - interval '31 days'").await;
+        make_due(app).await;
+        reconcile(app).await;
+        assert_eq!(app.count("refunds WHERE next_look_at IS NULL").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn case_22_a_refund_whose_job_died_is_made_once() {
     TestApp::run(async |app| {
         lose_webhooks(app);
