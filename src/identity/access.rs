@@ -6,22 +6,18 @@ use jsonwebtoken::{
 use moka::future::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{IdentityError, KeyRing, Role, store};
-use crate::kernel::{self, UserId};
+use super::{IdentityError, KeyRing, Role};
+use crate::kernel::{self, SessionId, UserId};
 
-/// How long a token is believed without asking again: the longest that a change of role or
-/// password goes unnoticed.
-pub const VERIFIED_FOR: Duration = Duration::from_secs(30);
-
+/// How long an access token is good; then a refresh token gets another.
 const LIFETIME: Duration = Duration::from_mins(10);
 /// For clocks of our own machines that differ.
 const LEEWAY: Duration = Duration::from_secs(5);
 /// About 50 MB when full; beyond it the least used tokens are simply verified again.
 const VERIFIED_MAX: u64 = 200_000;
-/// Ours have about 450 bytes; what is longer is not hashed or read at all.
+/// Ours have about 500 bytes; what is longer is not hashed or read at all.
 const LENGTH_MAX: usize = 2_048;
 
 const ISSUER: &str = "holdfast";
@@ -29,7 +25,8 @@ const AUDIENCE: &str = "holdfast-api";
 /// Tells access tokens from any other token that the same keys may come to sign.
 const TYPE: &str = "access";
 
-/// Issues access tokens and tells whether one is ours.
+/// Issues access tokens and tells whether one is ours. Whether what it says still holds, the
+/// [`Standings`](super::sessions::Standings) know.
 pub struct Tokens {
     keys: KeyRing,
     validation: Validation,
@@ -46,6 +43,7 @@ pub struct AccessToken {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Session {
     pub user_id: UserId,
+    pub session_id: SessionId,
     pub role: Role,
     /// The user's `token_epoch` when the token was issued.
     pub epoch: i32,
@@ -59,6 +57,7 @@ struct Claims {
     aud: String,
     typ: String,
     sub: Uuid,
+    sid: Uuid,
     role: Role,
     epoch: i32,
     iat: i64,
@@ -69,18 +68,24 @@ impl Tokens {
     pub fn new(keys: KeyRing) -> Self {
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.leeway = LEEWAY.as_secs();
+        // We write none, but whoever writes one means it.
+        validation.validate_nbf = true;
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        let verified =
-            Cache::builder().max_capacity(VERIFIED_MAX).time_to_live(VERIFIED_FOR).build();
+        let verified = Cache::builder().max_capacity(VERIFIED_MAX).time_to_live(LIFETIME).build();
         Self { keys, validation, verified }
     }
 
-    /// Issues a token that says who the user is, for ten minutes.
+    pub fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
+    /// Issues a token that says who the user is, for ten minutes or until the session ends.
     pub fn issue(
         &self,
         user_id: UserId,
+        session_id: SessionId,
         role: Role,
         epoch: i32,
     ) -> Result<AccessToken, IdentityError> {
@@ -90,6 +95,7 @@ impl Tokens {
             aud: AUDIENCE.to_owned(),
             typ: TYPE.to_owned(),
             sub: user_id.uuid(),
+            sid: session_id.uuid(),
             role,
             epoch,
             iat: now.unix_timestamp(),
@@ -101,11 +107,10 @@ impl Tokens {
         Ok(AccessToken { token, expires_in: LIFETIME })
     }
 
-    /// Tells who shows the token.
+    /// Tells what the token says, if one of our keys has signed it and it has not expired.
     ///
-    /// Signature and epoch are checked once in [`VERIFIED_FOR`]; in between the answer is remembered,
-    /// but never past the token's own end.
-    pub async fn verify(&self, db: &PgPool, token: &str) -> Result<Session, IdentityError> {
+    /// The signature is checked once and the answer remembered, but never past the token's own end.
+    pub async fn verify(&self, token: &str) -> Result<Session, IdentityError> {
         if token.len() > LENGTH_MAX {
             return Err(IdentityError::Unauthenticated);
         }
@@ -114,9 +119,6 @@ impl Tokens {
             return Ok(session);
         }
         let session = self.read(token)?;
-        if store::token_epoch(db, session.user_id).await? != Some(session.epoch) {
-            return Err(IdentityError::Unauthenticated);
-        }
         self.verified.insert(digest, session).await;
         Ok(session)
     }
@@ -142,6 +144,7 @@ impl Tokens {
         }
         Ok(Session {
             user_id: claims.sub.into(),
+            session_id: claims.sid.into(),
             role: claims.role,
             epoch: claims.epoch,
             expires_at: claims.exp,
@@ -194,7 +197,7 @@ mod tests {
         let now = kernel::time::now().unix_timestamp();
         json!({
             "iss": ISSUER, "aud": AUDIENCE, "typ": TYPE, "sub": Uuid::from_u128(7),
-            "role": "customer", "epoch": 3, "iat": now, "exp": now + 600,
+            "sid": Uuid::from_u128(8), "role": "customer", "epoch": 3, "iat": now, "exp": now + 600,
         })
     }
 
@@ -238,12 +241,13 @@ mod tests {
 
     #[test]
     fn an_issued_token_says_who_the_user_is() {
-        let user_id = UserId::generate();
+        let (user_id, session_id) = (UserId::generate(), SessionId::generate());
 
-        let token = tokens().issue(user_id, Role::Staff, 3).unwrap().token;
+        let token = tokens().issue(user_id, session_id, Role::Staff, 3).unwrap().token;
 
         let session = tokens().read(&token).unwrap();
-        assert_eq!((session.user_id, session.role, session.epoch), (user_id, Role::Staff, 3));
+        assert_eq!((session.user_id, session.session_id), (user_id, session_id));
+        assert_eq!((session.role, session.epoch), (Role::Staff, 3));
     }
 
     #[test]
@@ -252,7 +256,7 @@ mod tests {
         let before = Tokens::new(ring(&[("old", OLD)]));
         let after = Tokens::new(ring(&[("new", NEW)]));
 
-        let token = before.issue(user_id, Role::Customer, 0).unwrap().token;
+        let token = before.issue(user_id, SessionId::generate(), Role::Customer, 0).unwrap().token;
 
         assert_eq!(tokens().read(&token).unwrap().user_id, user_id);
         assert!(matches!(after.read(&token), Err(IdentityError::Unauthenticated)));
@@ -288,7 +292,8 @@ mod tests {
         assert!(refused(&format!("{my_message}.")));
         assert!(refused(&format!("{mine}.{my_signature}")));
         let stranger = Tokens::new(ring(&[("new", 99)]));
-        assert!(refused(&stranger.issue(UserId::generate(), Role::Admin, 0).unwrap().token));
+        let forged = stranger.issue(UserId::generate(), SessionId::generate(), Role::Admin, 0);
+        assert!(refused(&forged.unwrap().token));
     }
 
     #[test]
@@ -330,12 +335,15 @@ mod tests {
             with(claims(), "iss", "somebody"),
             with(claims(), "typ", "refresh"),
             with(claims(), "sub", "root"),
+            with(claims(), "sid", 8),
             with(claims(), "role", "owner"),
             with(claims(), "exp", "tomorrow"),
+            with(claims(), "nbf", kernel::time::now().unix_timestamp() + 60),
             without(claims(), "aud"),
             without(claims(), "iss"),
             without(claims(), "typ"),
             without(claims(), "sub"),
+            without(claims(), "sid"),
             without(claims(), "role"),
             without(claims(), "epoch"),
             without(claims(), "exp"),
@@ -363,6 +371,7 @@ mod tests {
         let now = kernel::time::now().unix_timestamp();
         let session = |expires_at| Session {
             user_id: UserId::generate(),
+            session_id: SessionId::generate(),
             role: Role::Customer,
             epoch: 0,
             expires_at,
@@ -374,14 +383,82 @@ mod tests {
         assert_eq!(tokens.remembered([1; 32]).await, Some(alive));
         assert_eq!(tokens.remembered([2; 32]).await, None);
         assert_eq!(tokens.remembered([3; 32]).await, None);
-        assert_eq!(tokens.verified.policy().time_to_live(), Some(VERIFIED_FOR));
+        assert_eq!(tokens.verified.policy().time_to_live(), Some(LIFETIME));
         assert_eq!(tokens.verified.policy().max_capacity(), Some(VERIFIED_MAX));
+    }
+
+    /// Whatever JSON may stand in a header.
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "\\PC{0,12}".prop_map(Value::from),
+            prop_oneof![Just("EdDSA"), Just("HS256"), Just("none"), Just("new"), Just("old")]
+                .prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[a-z]{1,6}", inner, 0..4).prop_map(|map| json!(map)),
+            ]
+        })
+    }
+
+    /// A header with some of the members that mean something, each with anything at all in it.
+    fn any_header() -> impl Strategy<Value = Value> {
+        let name = prop_oneof![
+            Just("alg"),
+            Just("kid"),
+            Just("typ"),
+            Just("cty"),
+            Just("jku"),
+            Just("jwk"),
+            Just("x5u"),
+            Just("x5c"),
+            Just("crit"),
+            Just("enc"),
+            Just("zip"),
+            Just("b64"),
+        ];
+        prop::collection::btree_map(name, any_json(), 0..6).prop_map(|header| json!(header))
     }
 
     proptest! {
         #[test]
         fn any_text_is_refused(text in "\\PC{0,40}(\\.\\PC{0,40}){0,3}") {
             prop_assert!(refused(&text));
+        }
+
+        #[test]
+        fn any_bytes_as_a_header_are_refused(
+            header: Vec<u8>,
+            signature in prop::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let part = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+            let claims = claims().to_string();
+            let token =
+                format!("{}.{}.{}", part(&header), part(claims.as_bytes()), part(&signature));
+            prop_assert!(refused(&token));
+        }
+
+        #[test]
+        fn a_header_is_believed_only_with_our_algorithm_and_a_key_of_ours(header in any_header()) {
+            let is_ours = header["alg"] == "EdDSA" && header["kid"] == "new";
+            let is_read = tokens().read(&signed_raw(&header, &claims())).is_ok();
+            prop_assert!(!is_read || is_ours, "{header}");
+        }
+
+        #[test]
+        fn one_changed_character_anywhere_makes_a_token_worthless(
+            position: prop::sample::Index,
+            letter in "[A-Za-z0-9_.-]",
+        ) {
+            let token = signed(&header("new"), &claims());
+            let at = position.index(token.len());
+            let changed = format!("{}{letter}{}", &token[..at], &token[at + 1..]);
+            prop_assume!(changed != token);
+            prop_assert!(tokens().read(&changed).is_err());
         }
     }
 }

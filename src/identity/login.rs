@@ -1,7 +1,11 @@
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
-use super::{EmailAddress, Hasher, IdentityError, Password, Role, store};
-use crate::kernel::{UserId, database};
+use super::{
+    EmailAddress, Hasher, IdentityError, Password, Role,
+    sessions::{self, Opened, UserAgent},
+    store,
+};
+use crate::kernel::{UserId, database, rerun};
 
 /// A user, as far as others may know them.
 #[derive(Debug, Clone)]
@@ -32,22 +36,94 @@ pub async fn create_user(
     Ok(Account { id, email: email.to_string(), role, token_epoch: 0 })
 }
 
-/// Finds the user who has both the e-mail address and the password.
+/// How often a login begins anew because the password was changed, or hashed anew, while it was checked.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// Opens a session for the user who has both the e-mail address and the password.
 ///
 /// Takes the same time and gives the same answer whether the address is unknown or the password wrong.
+/// A password that was changed while it was checked opens nothing. One whose hash was made with less
+/// than is asked today is hashed anew.
 pub async fn log_in(
     db: &PgPool,
     hasher: &Hasher,
     email: &EmailAddress,
     password: Password,
+    user_agent: &UserAgent,
+) -> Result<(Account, Opened), IdentityError> {
+    for _ in 0..ATTEMPTS_MAX {
+        let user = find_by_password(db, hasher, email, password.clone()).await?;
+        let better = if Hasher::is_outdated(&user.password_hash) {
+            // Not worth refusing the login for: the next one tries again.
+            hasher.hash(password.clone()).await.ok()
+        } else {
+            None
+        };
+        let opened =
+            rerun(|| open(db, &user, better.as_deref(), user_agent), IdentityError::database)
+                .await?;
+        if let Some(opened) = opened {
+            return Ok((user.into(), opened));
+        }
+    }
+    Err(IdentityError::Busy)
+}
+
+/// Finds the user who has both the e-mail address and the password, and opens nothing.
+pub async fn authenticate(
+    db: &PgPool,
+    hasher: &Hasher,
+    email: &EmailAddress,
+    password: Password,
 ) -> Result<Account, IdentityError> {
+    Ok(find_by_password(db, hasher, email, password).await?.into())
+}
+
+async fn find_by_password(
+    db: &PgPool,
+    hasher: &Hasher,
+    email: &EmailAddress,
+    password: Password,
+) -> Result<store::UserRow, IdentityError> {
     let user = store::find_by_email(db, email).await?;
     let hash = user.as_ref().map(|user| user.password_hash.clone());
     let verified = hasher.verify(password, hash).await?;
-    match user {
-        Some(user) if verified => Ok(user.into()),
-        Some(_) | None => Err(IdentityError::InvalidCredentials),
+    user.filter(|_| verified).ok_or(IdentityError::InvalidCredentials)
+}
+
+async fn open(
+    db: &PgPool,
+    user: &store::UserRow,
+    better_hash: Option<&str>,
+    user_agent: &UserAgent,
+) -> Result<Option<Opened>, IdentityError> {
+    let mut tx = db.begin().await?;
+    match open_unless_changed(&mut tx, user, better_hash, user_agent).await {
+        Ok(opened) => {
+            tx.commit().await?;
+            Ok(opened)
+        }
+        Err(error) => {
+            let _ = tx.rollback().await;
+            Err(error.into())
+        }
     }
+}
+
+/// Opens a session, unless the password is no longer the one that was checked.
+async fn open_unless_changed(
+    tx: &mut PgConnection,
+    user: &store::UserRow,
+    better_hash: Option<&str>,
+    user_agent: &UserAgent,
+) -> sqlx::Result<Option<Opened>> {
+    if !store::lock_password(&mut *tx, user.id, &user.password_hash).await? {
+        return Ok(None);
+    }
+    if let Some(hash) = better_hash {
+        store::set_hash(&mut *tx, user.id, hash).await?;
+    }
+    sessions::open(tx, user.id, user_agent).await.map(Some)
 }
 
 /// Finds a user who is known to exist; whose account has gone meanwhile is nobody we know.
@@ -56,7 +132,8 @@ pub async fn find_user(db: &PgPool, id: UserId) -> Result<Account, IdentityError
     Ok(user.into())
 }
 
-/// Gives the user another role, and makes every token they have worthless.
+/// Gives the user another role, and makes every access token they have worthless at once. Their
+/// sessions go on: the next token says the new role.
 pub async fn set_role(db: &PgPool, email: &EmailAddress, role: Role) -> Result<(), IdentityError> {
     if !store::set_role(db, email, role).await? {
         return Err(IdentityError::UnknownUser);

@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use argon2::{
-    Algorithm, Argon2, Params, Version,
+    Algorithm, Argon2, Params, PasswordHash, Version,
     password_hash::{Error, PasswordHasher, PasswordVerifier},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -25,6 +25,7 @@ const LANES: u32 = 1;
 const NOBODYS_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$aG9sZGZhc3Qtbm9ib2R5cw$9sVQ3jvKJ1Kj0m0m2m3cWl0m4c1Hk7c8vX3l2w0c5dQ";
 
 /// A password of an acceptable length, before it is hashed.
+#[derive(Clone)]
 pub struct Password(SecretString);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +103,17 @@ impl Hasher {
         }
     }
 
+    /// Whether the hash was made with less than is asked today, or by something else than Argon2id.
+    pub fn is_outdated(hash: &str) -> bool {
+        let Ok(hash) = PasswordHash::new(hash) else { return true };
+        let Ok(params) = Params::try_from(&hash) else { return true };
+        hash.algorithm != Algorithm::Argon2id.ident()
+            || hash.version != Some(u32::from(Version::V0x13))
+            || params.m_cost() < MEMORY_KIB
+            || params.t_cost() < PASSES
+            || params.p_cost() < LANES
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -137,7 +149,6 @@ impl fmt::Debug for Hasher {
 
 #[cfg(test)]
 mod tests {
-    use argon2::PasswordHash;
     use futures_util::future::join_all;
 
     use super::*;
@@ -171,6 +182,23 @@ mod tests {
         assert_eq!(nobodys.params, anybodys.params);
         assert_eq!(nobodys.salt.map(|salt| salt.len()), anybodys.salt.map(|salt| salt.len()));
         assert_eq!(nobodys.hash.map(|hash| hash.len()), anybodys.hash.map(|hash| hash.len()));
+    }
+
+    #[test]
+    fn a_hash_is_outdated_once_more_is_asked() {
+        let hash = |algorithm, memory_kib, passes| {
+            let params = Params::new(memory_kib, passes, LANES, None).unwrap();
+            let argon2 = Argon2::new(algorithm, Version::V0x13, params);
+            argon2.hash_password(b"correct horse battery").unwrap().to_string()
+        };
+
+        assert!(!Hasher::is_outdated(NOBODYS_HASH));
+        assert!(!Hasher::is_outdated(&hash(Algorithm::Argon2id, MEMORY_KIB, PASSES)));
+        assert!(!Hasher::is_outdated(&hash(Algorithm::Argon2id, 2 * MEMORY_KIB, PASSES)));
+        assert!(Hasher::is_outdated(&hash(Algorithm::Argon2id, MEMORY_KIB / 2, PASSES)));
+        assert!(Hasher::is_outdated(&hash(Algorithm::Argon2id, MEMORY_KIB, PASSES - 1)));
+        assert!(Hasher::is_outdated(&hash(Algorithm::Argon2i, MEMORY_KIB, PASSES)));
+        assert!(Hasher::is_outdated("$2b$12$KIXQ4m0Nw"));
     }
 
     #[tokio::test]

@@ -54,11 +54,41 @@ pub(super) async fn find(db: impl PgExecutor<'_>, id: UserId) -> sqlx::Result<Op
     .await
 }
 
-/// The epoch that a token of the user must have to be worth anything.
-pub(super) async fn token_epoch(db: impl PgExecutor<'_>, id: UserId) -> sqlx::Result<Option<i32>> {
-    sqlx::query_scalar!("SELECT token_epoch FROM users WHERE id = $1", id as UserId)
-        .fetch_optional(db)
-        .await
+/// Keeps the user's password as it is until the transaction ends; `false` if it is another already.
+pub(super) async fn lock_password(
+    db: impl PgExecutor<'_>,
+    id: UserId,
+    password_hash: &str,
+) -> sqlx::Result<bool> {
+    let found = sqlx::query_scalar!(
+        r#"
+        SELECT id
+        FROM users
+        WHERE id = $1 AND password_hash = $2
+        FOR NO KEY UPDATE
+        "#,
+        id as UserId,
+        password_hash,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(found.is_some())
+}
+
+/// Stores another hash of the same password.
+pub(super) async fn set_hash(
+    db: impl PgExecutor<'_>,
+    id: UserId,
+    password_hash: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE users SET password_hash = $2, updated_at = now() WHERE id = $1",
+        id as UserId,
+        password_hash,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Sets the role and makes the user's tokens worthless; `false` if there is no such user.

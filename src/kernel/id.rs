@@ -47,6 +47,8 @@ id! {
     UserId,
     /// A shopper without a login; known by a token alone.
     GuestId,
+    /// One login of a user.
+    SessionId,
     /// Whoever placed an order: a user or a guest.
     OwnerId,
     ProductId,
