@@ -1,4 +1,4 @@
-//! E-mails to shoppers.
+//! E-mails to shoppers and users.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -92,6 +92,78 @@ impl Job for SendRefundMade {
     }
 }
 
+/// Tells a user that a session of theirs was ended, because a refresh token of it was used again.
+///
+/// Safe to repeat: the delivery's row is unique per session and template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendSessionRevoked {
+    pub session_id: Uuid,
+    pub user_id: Uuid,
+}
+
+impl Job for SendSessionRevoked {
+    const KIND: &'static str = "notifications.send-session-revoked";
+    const LANE: Lane = Lane::Mail;
+
+    fn dedupe_key(&self) -> Option<String> {
+        Some(format!("session-revoked:{}", self.session_id))
+    }
+}
+
+/// Sends the mail that a request about an account asks for: a link with a token, or the news that the
+/// address has an account. Which, is decided when the mail is sent.
+///
+/// Safe to repeat: the delivery's row is unique per request and template, and any token that was made for
+/// the request works, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendAccountMail {
+    pub request_id: Uuid,
+}
+
+impl Job for SendAccountMail {
+    const KIND: &'static str = "notifications.send-account-mail";
+    const LANE: Lane = Lane::Mail;
+
+    fn dedupe_key(&self) -> Option<String> {
+        Some(format!("account-mail:{}", self.request_id))
+    }
+}
+
+/// Tells a user that their account has another password.
+///
+/// Safe to repeat: the delivery's row is unique per change and template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendPasswordChanged {
+    pub user_id: Uuid,
+    pub change_id: Uuid,
+}
+
+impl Job for SendPasswordChanged {
+    const KIND: &'static str = "notifications.send-password-changed";
+    const LANE: Lane = Lane::Mail;
+
+    fn dedupe_key(&self) -> Option<String> {
+        Some(format!("password-changed:{}", self.change_id))
+    }
+}
+
+/// Tells the address that an account had before that it has another one now.
+///
+/// Safe to repeat: the delivery's row is unique per request and template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendEmailChanged {
+    pub request_id: Uuid,
+}
+
+impl Job for SendEmailChanged {
+    const KIND: &'static str = "notifications.send-email-changed";
+    const LANE: Lane = Lane::Mail;
+
+    fn dedupe_key(&self) -> Option<String> {
+        Some(format!("email-changed:{}", self.request_id))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -107,7 +179,7 @@ mod tests {
 
     /// Payloads as they were written on the day the version was released. Lines are added, never changed:
     /// such rows may still be in a ledger.
-    const RECORDED: [(&str, &str); 5] = [
+    const RECORDED: [(&str, &str); 9] = [
         (
             "notifications.send-order-received",
             r#"{"v": 1, "order_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f"}"#,
@@ -127,6 +199,22 @@ mod tests {
         (
             "notifications.send-refund-made",
             r#"{"v": 1, "order_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f", "refund_id": "0198c5a1-1c2d-7e3f-8a4b-5c6d7e8f9a0b"}"#,
+        ),
+        (
+            "notifications.send-account-mail",
+            r#"{"v": 1, "request_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f"}"#,
+        ),
+        (
+            "notifications.send-password-changed",
+            r#"{"v": 1, "user_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f", "change_id": "0198c5a1-1c2d-7e3f-8a4b-5c6d7e8f9a0b"}"#,
+        ),
+        (
+            "notifications.send-email-changed",
+            r#"{"v": 1, "request_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f"}"#,
+        ),
+        (
+            "notifications.send-session-revoked",
+            r#"{"v": 1, "session_id": "0198c5a0-7b3e-7c41-9f7e-2d1b6a5c4e3f", "user_id": "0198c5a1-1c2d-7e3f-8a4b-5c6d7e8f9a0b"}"#,
         ),
     ];
 
@@ -199,6 +287,46 @@ mod tests {
             Some(job::encode(&SendRefundMade { order_id, refund_id: payment_id }).unwrap()),
             recorded(SendRefundMade::KIND).last()
         );
+    }
+
+    #[test]
+    fn payloads_about_accounts_recorded_once_are_read_for_ever_and_written_still() {
+        let id: Uuid = ORDER.parse().unwrap();
+        let change_id: Uuid = PAYMENT.parse().unwrap();
+        let mail = SendAccountMail { request_id: id };
+        let password = SendPasswordChanged { user_id: id, change_id };
+        let email = SendEmailChanged { request_id: id };
+
+        for payload in recorded(SendAccountMail::KIND) {
+            assert_eq!(decode::<SendAccountMail>(payload).unwrap(), mail);
+        }
+        for payload in recorded(SendPasswordChanged::KIND) {
+            assert_eq!(decode::<SendPasswordChanged>(payload).unwrap(), password);
+        }
+        for payload in recorded(SendEmailChanged::KIND) {
+            assert_eq!(decode::<SendEmailChanged>(payload).unwrap(), email);
+        }
+        assert_eq!(Some(job::encode(&mail).unwrap()), recorded(SendAccountMail::KIND).last());
+        assert_eq!(
+            Some(job::encode(&password).unwrap()),
+            recorded(SendPasswordChanged::KIND).last()
+        );
+        assert_eq!(Some(job::encode(&email).unwrap()), recorded(SendEmailChanged::KIND).last());
+        assert_eq!(mail.dedupe_key(), Some(format!("account-mail:{ORDER}")));
+        assert_eq!(password.dedupe_key(), Some(format!("password-changed:{PAYMENT}")));
+        assert_eq!(email.dedupe_key(), Some(format!("email-changed:{ORDER}")));
+    }
+
+    #[test]
+    fn payloads_about_sessions_recorded_once_are_read_for_ever_and_written_still() {
+        let session_id: Uuid = ORDER.parse().unwrap();
+        let mail = SendSessionRevoked { session_id, user_id: PAYMENT.parse().unwrap() };
+
+        for payload in recorded(SendSessionRevoked::KIND) {
+            assert_eq!(decode::<SendSessionRevoked>(payload).unwrap(), mail);
+        }
+        assert_eq!(Some(job::encode(&mail).unwrap()), recorded(SendSessionRevoked::KIND).last());
+        assert_eq!(mail.dedupe_key(), Some(format!("session-revoked:{ORDER}")));
     }
 
     #[test]

@@ -1,6 +1,10 @@
 use uuid::Uuid;
 
-use super::{NotificationError, Template, render::render, store};
+use super::{
+    NotificationError, Template,
+    render::{Rendered, render},
+    store,
+};
 use crate::{
     clients::smtp::Mail,
     context::Context,
@@ -18,12 +22,12 @@ pub(super) struct Occasion {
     pub(super) cause_id: Uuid,
 }
 
-/// Sends the shopper the mail, unless a mail server took it before or it is no longer true.
+/// Sends the shopper the mail, unless a mail server took it before, it is no longer true, or the shopper
+/// was erased.
 ///
 /// The caller makes sure that nobody else delivers the same mail at the same time: the job's lease does.
 pub(super) async fn deliver(cx: &Context, occasion: Occasion) -> Result<(), NotificationError> {
     let Occasion { template, order_id, cause_id } = occasion;
-    let mailer = cx.mailer.as_ref().ok_or(NotificationError::NoMailServer)?;
     let order = orders::find_any_order(&cx.db, order_id).await?;
     let sent_back = match template {
         Template::RefundMade => sent_back(cx, cause_id).await?,
@@ -32,20 +36,40 @@ pub(super) async fn deliver(cx: &Context, occasion: Occasion) -> Result<(), Noti
         | Template::OrderConfirmed
         | Template::PaymentFailed => None,
     };
-    if !template.is_due(order.status, sent_back.is_some()) {
+    if order.is_erased || !template.is_due(order.status, sent_back.is_some()) {
         // An earlier try may have opened the delivery and failed.
         store::withdraw_unsent(&cx.db, cause_id, template.name()).await?;
         return Ok(());
     }
-    let message_id = mailer.message_id(&format!("{}.{cause_id}", template.name()));
-    let sent_at = store::open(&cx.db, cause_id, template.name(), &message_id, &order.email).await?;
+    let letter = Letter { template: template.name(), cause_id, recipient: &order.email };
+    let words = async { Ok(render(template, &order, sent_back.as_deref(), &cx.shop)?) };
+    deliver_once(cx, letter, words).await
+}
+
+/// A mail, as far as it is known before it is written.
+pub(super) struct Letter<'a> {
+    pub(super) template: &'static str,
+    pub(super) cause_id: Uuid,
+    pub(super) recipient: &'a str,
+}
+
+/// Sends the letter, unless a mail server took it before; only then the `words` are found.
+pub(super) async fn deliver_once(
+    cx: &Context,
+    letter: Letter<'_>,
+    words: impl Future<Output = Result<Rendered, NotificationError>>,
+) -> Result<(), NotificationError> {
+    let Letter { template, cause_id, recipient } = letter;
+    let mailer = cx.mailer.as_ref().ok_or(NotificationError::NoMailServer)?;
+    let message_id = mailer.message_id(&format!("{template}.{cause_id}"));
+    let sent_at = store::open(&cx.db, cause_id, template, &message_id, recipient).await?;
     if sent_at.is_some() {
         return Ok(());
     }
-    let words = render(template, &order, sent_back.as_deref(), &cx.shop)?;
+    let words = words.await?;
     let mail = Mail {
         message_id,
-        to: order.email,
+        to: recipient.to_owned(),
         subject: words.subject,
         text: words.text,
         html: words.html,
@@ -53,7 +77,7 @@ pub(super) async fn deliver(cx: &Context, occasion: Occasion) -> Result<(), Noti
     failpoint::pass("mailer.before-send");
     mailer.send(&mail).await?;
     failpoint::pass("mailer.after-send");
-    store::note_sent(&cx.db, cause_id, template.name()).await?;
+    store::note_sent(&cx.db, cause_id, template).await?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 use crate::{
     clients::smtp::MailError,
+    identity::IdentityError,
     kernel::{Class, Fault, database},
     orders::OrderError,
 };
@@ -10,6 +11,8 @@ pub enum NotificationError {
     NoMailServer,
     #[error(transparent)]
     Order(#[from] OrderError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error("a template cannot be rendered: {0:#}")]
     Template(#[from] minijinja::Error),
     #[error(transparent)]
@@ -25,6 +28,7 @@ impl Fault for NotificationError {
                 Class::Broken
             }
             Self::Order(error) => error.class(),
+            Self::Identity(error) => error.class(),
             Self::Mail(MailError::Refused(_)) => Class::Invalid,
             Self::Mail(MailError::NotAccepted(_)) => Class::Unavailable,
             Self::Database(error) => database::class(error),
@@ -37,6 +41,7 @@ impl Fault for NotificationError {
                 "internal-error"
             }
             Self::Order(error) => error.code(),
+            Self::Identity(error) => error.code(),
             Self::Mail(MailError::Refused(_)) => "mail-refused",
             Self::Mail(MailError::NotAccepted(_)) => "mail-not-accepted",
             Self::Database(error) => database::code(error),

@@ -13,7 +13,7 @@ use crate::{
     orders::{Order, Status, Totals},
 };
 
-/// A kind of mail.
+/// A kind of mail about an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Template {
     OrderReceived,
@@ -82,23 +82,37 @@ pub(super) struct Rendered {
     pub(super) html: String,
 }
 
-static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
+pub(super) static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut templates = Environment::new();
     // A misspelt name must fail in a test, not leave a hole in a customer's mail.
     templates.set_undefined_behavior(UndefinedBehavior::Strict);
     for (name, source) in [
+        ("account-exists.html", include_str!("templates/account-exists.html")),
+        ("account-exists.txt", include_str!("templates/account-exists.txt")),
+        ("confirm-email.html", include_str!("templates/confirm-email.html")),
+        ("confirm-email.txt", include_str!("templates/confirm-email.txt")),
+        ("email-changed.html", include_str!("templates/email-changed.html")),
+        ("email-changed.txt", include_str!("templates/email-changed.txt")),
         ("layout.html", include_str!("templates/layout.html")),
         ("lines.html", include_str!("templates/lines.html")),
         ("order-confirmed.html", include_str!("templates/order-confirmed.html")),
         ("order-confirmed.txt", include_str!("templates/order-confirmed.txt")),
         ("order-received.html", include_str!("templates/order-received.html")),
         ("order-received.txt", include_str!("templates/order-received.txt")),
+        ("password-changed.html", include_str!("templates/password-changed.html")),
+        ("password-changed.txt", include_str!("templates/password-changed.txt")),
         ("payment-failed.html", include_str!("templates/payment-failed.html")),
         ("payment-failed.txt", include_str!("templates/payment-failed.txt")),
         ("refund-made.html", include_str!("templates/refund-made.html")),
         ("refund-made.txt", include_str!("templates/refund-made.txt")),
         ("reservation-expired.html", include_str!("templates/reservation-expired.html")),
         ("reservation-expired.txt", include_str!("templates/reservation-expired.txt")),
+        ("reset-password.html", include_str!("templates/reset-password.html")),
+        ("reset-password.txt", include_str!("templates/reset-password.txt")),
+        ("session-revoked.html", include_str!("templates/session-revoked.html")),
+        ("session-revoked.txt", include_str!("templates/session-revoked.txt")),
+        ("verify-email.html", include_str!("templates/verify-email.html")),
+        ("verify-email.txt", include_str!("templates/verify-email.txt")),
     ] {
         templates
             .add_template(name, source)
@@ -203,7 +217,7 @@ fn moment(at: OffsetDateTime) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use serde_json::json;
@@ -245,10 +259,11 @@ mod tests {
             placed_at: datetime!(2026-11-01 12:00 UTC),
             expires_at: datetime!(2026-11-01 12:15 UTC),
             expires_in: Duration::from_mins(15),
+            is_erased: false,
         }
     }
 
-    fn shop() -> Shop {
+    pub(in super::super) fn shop() -> Shop {
         Shop { name: "The Shop".to_owned(), url: "https://shop.example".to_owned() }
     }
 

@@ -66,3 +66,71 @@ pub(super) async fn withdraw_unsent(
     .await?;
     Ok(())
 }
+
+/// Forgets every delivery of the cause that no mail server took: nobody is to get it any more.
+pub(super) async fn withdraw_all_unsent(
+    db: impl PgExecutor<'_>,
+    cause_id: Uuid,
+) -> sqlx::Result<()> {
+    sqlx::query!("DELETE FROM deliveries WHERE cause_id = $1 AND sent_at IS NULL", cause_id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// A mail that was sent, or is being sent.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    pub template: String,
+    pub recipient: String,
+    pub created_at: OffsetDateTime,
+    pub sent_at: Option<OffsetDateTime>,
+}
+
+/// The mails to the address and those that the causes asked for, the newest first.
+pub async fn list_for(
+    db: impl PgExecutor<'_>,
+    recipient: &str,
+    cause_ids: &[Uuid],
+    limit: i64,
+) -> sqlx::Result<Vec<Delivery>> {
+    sqlx::query_as!(
+        Delivery,
+        r#"
+        SELECT template, recipient, created_at, sent_at
+        FROM deliveries
+        WHERE recipient = $1 OR cause_id = ANY($2)
+        ORDER BY created_at DESC, cause_id, template
+        LIMIT $3
+        "#,
+        recipient,
+        cause_ids,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Takes the recipient out of the mails to the address and of those that the causes asked for.
+///
+/// That they were sent, and when, stays on record.
+pub async fn erase(
+    tx: impl PgExecutor<'_>,
+    recipient: Option<&str>,
+    cause_ids: &[Uuid],
+    nobody: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        UPDATE deliveries
+        SET recipient = $3
+        WHERE recipient = $1 OR cause_id = ANY($2)
+        "#,
+        recipient,
+        cause_ids,
+        nobody,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}

@@ -1,13 +1,14 @@
 //! The mailer's jobs.
 
 use jobs::notifications::{
-    SendOrderConfirmed, SendOrderReceived, SendPaymentFailed, SendRefundMade,
-    SendReservationExpired,
+    SendAccountMail, SendEmailChanged, SendOrderConfirmed, SendOrderReceived, SendPasswordChanged,
+    SendPaymentFailed, SendRefundMade, SendReservationExpired, SendSessionRevoked,
 };
 use uuid::Uuid;
 
 use super::{
     Template,
+    account::{self, Notice},
     deliver::{Occasion, deliver},
 };
 use crate::{
@@ -67,6 +68,36 @@ impl Handle for SendRefundMade {
                 cause_id: job.refund_id,
             };
             deliver(cx, occasion).await
+        })
+        .await
+    }
+}
+
+impl Handle for SendAccountMail {
+    async fn handle(cx: &Context, claimed: Vec<Claimed<Self>>) -> Vec<Verdict> {
+        each(claimed, async |job: Self| account::answer_request(cx, job.request_id).await).await
+    }
+}
+
+impl Handle for SendPasswordChanged {
+    async fn handle(cx: &Context, claimed: Vec<Claimed<Self>>) -> Vec<Verdict> {
+        each(claimed, async |job: Self| {
+            account::tell(cx, Notice::PasswordChanged, job.user_id.into(), job.change_id).await
+        })
+        .await
+    }
+}
+
+impl Handle for SendEmailChanged {
+    async fn handle(cx: &Context, claimed: Vec<Claimed<Self>>) -> Vec<Verdict> {
+        each(claimed, async |job: Self| account::tell_email_before(cx, job.request_id).await).await
+    }
+}
+
+impl Handle for SendSessionRevoked {
+    async fn handle(cx: &Context, claimed: Vec<Claimed<Self>>) -> Vec<Verdict> {
+        each(claimed, async |job: Self| {
+            account::tell(cx, Notice::SessionRevoked, job.user_id.into(), job.session_id).await
         })
         .await
     }

@@ -145,8 +145,8 @@ struct OrderLineBody {
 #[oai(rename = "TimelineEntry")]
 struct TimelineEntryBody {
     /// `placed`, `cancelled`, `cancelled_after_payment`, `deadline_passed`, `deadline_extended`,
-    /// `payment_failed`, `payment_settled`, `payment_authorized_too_late`, `payment_refund_due`,
-    /// `payment_quarantined`, `quarantine_resolved`, `refund_requested`, `refund_succeeded`,
+    /// `payment_failed`, `payment_settled`, `payment_authorized_too_late`, `payment_not_collected`,
+    /// `payment_refund_due`, `payment_quarantined`, `quarantine_resolved`, `refund_requested`, `refund_succeeded`,
     /// `refund_failed`, `refund_withheld` or `disputed`.
     kind: String,
     /// The order's status after it.

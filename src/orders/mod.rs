@@ -1,7 +1,8 @@
 //! Orders: what was agreed with a shopper, where it stands, and all that happened to it.
 //!
 //! Owns `orders`, `order_lines`, `order_events` and `order_transitions`. An order is never removed and
-//! never changes but for its status and deadline; each change leaves one row on the timeline. Moving stock or
+//! never changes but for its status and deadline, each of which leaves one row on the timeline, and for who its
+//! shopper is: a user may take over what they ordered as a guest, and have themselves erased. Moving stock or
 //! money along with an order is the checkout's and the payments' work, not done here.
 
 pub mod api;

@@ -26,9 +26,11 @@ pub struct Order {
     pub expires_at: OffsetDateTime,
     /// How far off the deadline is, by the database's clock; zero when it has passed.
     pub expires_in: Duration,
+    /// Its shopper was taken out of it: there is nobody to write to.
+    pub is_erased: bool,
 }
 
-/// Returns the owner's order with its timeline.
+/// Returns the order with its timeline, if it is the owner's or they took it over from a guest.
 pub async fn find_order(
     db: &PgPool,
     id: OrderId,
@@ -102,5 +104,6 @@ fn order(row: OrderRow, lines: Vec<LineRow>) -> Result<Order, OrderError> {
         placed_at: row.placed_at,
         expires_at: row.expires_at,
         expires_in: Duration::from_millis(u64::try_from(row.expires_in_ms).unwrap_or(0)),
+        is_erased: row.is_erased,
     })
 }

@@ -37,6 +37,8 @@ pub enum Note {
     PaymentQuarantined,
     /// Money was set aside for an order that no longer wants it.
     PaymentAuthorizedTooLate,
+    /// Money was set aside that is not what was asked for: it is not collected.
+    PaymentNotCollected,
     /// A payment is under way that may take longer than the deadline.
     DeadlineExtended,
     /// Money is to go back.
@@ -61,6 +63,7 @@ impl Note {
             Self::PaymentRefundDue => "payment_refund_due",
             Self::PaymentQuarantined => "payment_quarantined",
             Self::PaymentAuthorizedTooLate => "payment_authorized_too_late",
+            Self::PaymentNotCollected => "payment_not_collected",
             Self::DeadlineExtended => "deadline_extended",
             Self::RefundRequested => "refund_requested",
             Self::RefundSucceeded => "refund_succeeded",

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Event, NewOrder, Note, Status};
-use crate::kernel::{Money, OrderId, OwnerId};
+use crate::kernel::{Money, OrderId, OwnerId, VariantId};
 
 /// The moments of a slice of orders that the database decided.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +17,8 @@ pub struct Placed {
     pub expires_at: OffsetDateTime,
 }
 
-/// Writes the orders and returns when they were placed and when they expire, the same for all.
+/// Writes the orders with their lines, in the order in which the shopper gave them, opens their
+/// timelines, and returns when they were placed and when they expire, the same for all.
 ///
 /// The deadline is `hold` from now by the database's clock, rounded up to a whole second, so that
 /// orders share deadlines.
@@ -40,6 +41,7 @@ pub async fn insert(
     let taxes: Vec<i64> = orders.iter().map(|order| order.totals.tax.minor()).collect();
     let totals: Vec<i64> = orders.iter().map(|order| order.totals.total.minor()).collect();
     let hold_ms = i64::try_from(hold.as_millis()).unwrap_or(i64::MAX);
+    let lines = Lines::of(orders);
     sqlx::query_as!(
         Placed,
         r#"
@@ -55,7 +57,19 @@ pub async fn insert(
                 $1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::jsonb[], $6::text[],
                 $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[]
             ) AS new
-            RETURNING placed_at, expires_at
+            RETURNING id, placed_at, expires_at
+        ), opened AS (
+            INSERT INTO order_events (order_id, sequence, kind, status)
+            SELECT id, 1, 'placed', 'awaiting_payment'
+            FROM written
+        ), lined AS (
+            INSERT INTO order_lines
+                (order_id, position, variant_id, sku, title, quantity, unit_price_minor)
+            SELECT *
+            FROM unnest(
+                $13::uuid[], $14::integer[], $15::uuid[], $16::text[], $17::text[], $18::bigint[],
+                $19::bigint[]
+            )
         )
         SELECT placed_at, expires_at FROM written LIMIT 1
         "#,
@@ -71,60 +85,112 @@ pub async fn insert(
         &taxes,
         &totals,
         hold_ms,
+        &lines.order_ids,
+        &lines.positions,
+        &lines.variants,
+        &lines.skus as &[&str],
+        &lines.titles as &[&str],
+        &lines.quantities,
+        &lines.prices,
     )
     .fetch_optional(tx)
     .await
 }
 
-/// Writes the lines of the orders, in the order in which the shopper gave them.
-pub async fn insert_lines(tx: &mut PgConnection, orders: &[NewOrder<'_>]) -> sqlx::Result<()> {
-    let lines = || orders.iter().flat_map(|order| (1_i32..).zip(order.lines));
-    let order_ids: Vec<Uuid> = orders
-        .iter()
-        .flat_map(|order| std::iter::repeat_n(order.id.uuid(), order.lines.len()))
-        .collect();
-    let positions: Vec<i32> = lines().map(|(position, _)| position).collect();
-    let variants: Vec<Uuid> = lines().map(|(_, line)| line.variant_id.uuid()).collect();
-    let skus: Vec<&str> = lines().map(|(_, line)| line.sku.as_str()).collect();
-    let titles: Vec<&str> = lines().map(|(_, line)| line.title.as_str()).collect();
-    let quantities: Vec<i64> = lines().map(|(_, line)| line.quantity).collect();
-    let prices: Vec<i64> = lines().map(|(_, line)| line.unit_price.minor()).collect();
-    sqlx::query!(
-        r#"
-        INSERT INTO order_lines
-            (order_id, position, variant_id, sku, title, quantity, unit_price_minor)
-        SELECT *
-        FROM unnest(
-            $1::uuid[], $2::integer[], $3::uuid[], $4::text[], $5::text[], $6::bigint[],
-            $7::bigint[]
-        )
-        "#,
-        &order_ids,
-        &positions,
-        &variants,
-        &skus as &[&str],
-        &titles as &[&str],
-        &quantities,
-        &prices,
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
+/// The lines of new orders, one array a column, as `unnest` takes them.
+struct Lines<'a> {
+    order_ids: Vec<Uuid>,
+    positions: Vec<i32>,
+    variants: Vec<Uuid>,
+    skus: Vec<&'a str>,
+    titles: Vec<&'a str>,
+    quantities: Vec<i64>,
+    prices: Vec<i64>,
 }
 
-/// Opens the timelines of the orders.
-pub async fn insert_placed_events(tx: &mut PgConnection, ids: &[OrderId]) -> sqlx::Result<()> {
-    sqlx::query!(
+impl<'a> Lines<'a> {
+    fn of(orders: &[NewOrder<'a>]) -> Self {
+        let lines = || orders.iter().flat_map(|order| order.lines);
+        Self {
+            order_ids: orders
+                .iter()
+                .flat_map(|order| std::iter::repeat_n(order.id.uuid(), order.lines.len()))
+                .collect(),
+            positions: orders
+                .iter()
+                .flat_map(|order| (1..).zip(order.lines).map(|(position, _)| position))
+                .collect(),
+            variants: lines().map(|line| line.variant_id.uuid()).collect(),
+            skus: lines().map(|line| line.sku.as_str()).collect(),
+            titles: lines().map(|line| line.title.as_str()).collect(),
+            quantities: lines().map(|line| line.quantity).collect(),
+            prices: lines().map(|line| line.unit_price.minor()).collect(),
+        }
+    }
+}
+
+/// A line of an order that waits for its payment.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    pub owner_id: OwnerId,
+    pub order_id: OrderId,
+    /// How long the order waits yet.
+    pub ends_in_ms: i64,
+    /// One of the variants that were asked for, and its units; none where the order has none of them.
+    pub line: Option<(VariantId, i64)>,
+}
+
+/// The orders of each owner that wait for their payment and are not past their deadline, at most
+/// `limit` of each, those that end first; with their lines of these variants.
+pub async fn waiting(
+    tx: &mut PgConnection,
+    owner_ids: &[OwnerId],
+    variant_ids: &[VariantId],
+    limit: i64,
+) -> sqlx::Result<Vec<Waiting>> {
+    let owners: Vec<Uuid> = owner_ids.iter().map(|id| id.uuid()).collect();
+    let variants: Vec<Uuid> = variant_ids.iter().map(|id| id.uuid()).collect();
+    let rows = sqlx::query!(
         r#"
-        INSERT INTO order_events (order_id, sequence, kind, status)
-        SELECT id, 1, 'placed', 'awaiting_payment'
-        FROM unnest($1::uuid[]) AS placed (id)
+        SELECT
+            waiting.owner_id,
+            waiting.id,
+            ceil(extract(epoch FROM waiting.expires_at - statement_timestamp()) * 1000)::bigint
+                AS "ends_in_ms!",
+            line.variant_id AS "variant_id?",
+            line.quantity AS "quantity?"
+        FROM unnest($1::uuid[]) AS owner (id)
+        CROSS JOIN LATERAL (
+            SELECT orders.id, orders.owner_id, orders.expires_at
+            FROM orders
+            WHERE orders.owner_id = owner.id
+                AND orders.status = 'awaiting_payment'
+                AND orders.expires_at > statement_timestamp()
+            ORDER BY orders.expires_at
+            LIMIT $3
+        ) AS waiting
+        LEFT JOIN LATERAL (
+            SELECT order_lines.variant_id, order_lines.quantity
+            FROM order_lines
+            WHERE order_lines.order_id = waiting.id AND order_lines.variant_id = ANY($2)
+            LIMIT 50
+        ) AS line ON true
         "#,
-        &uuids(ids),
+        &owners,
+        &variants,
+        limit,
     )
-    .execute(tx)
+    .fetch_all(tx)
     .await?;
-    Ok(())
+    Ok(rows
+        .into_iter()
+        .map(|row| Waiting {
+            owner_id: row.owner_id,
+            order_id: row.id,
+            ends_in_ms: row.ends_in_ms,
+            line: row.variant_id.zip(row.quantity),
+        })
+        .collect())
 }
 
 /// An order as it stands under its lock.
@@ -134,7 +200,8 @@ pub struct Locked {
     pub status: Status,
 }
 
-/// Locks the owner's order; `None` where the owner has no such order.
+/// Locks the owner's order, or one that the owner took over from a guest; `None` where they have no such
+/// order.
 pub async fn lock_owned(
     tx: &mut PgConnection,
     id: OrderId,
@@ -144,11 +211,11 @@ pub async fn lock_owned(
         r#"
         SELECT id, status
         FROM orders
-        WHERE id = $1 AND owner_id = $2
+        WHERE id = $1 AND (owner_id = $2 OR adopted_by = $2)
         FOR NO KEY UPDATE
         "#,
         id as OrderId,
-        owner_id as OwnerId,
+        owner_id.uuid(),
     )
     .fetch_optional(tx)
     .await?;
@@ -389,9 +456,10 @@ pub(super) struct OrderRow {
     pub(super) placed_at: OffsetDateTime,
     pub(super) expires_at: OffsetDateTime,
     pub(super) expires_in_ms: i64,
+    pub(super) is_erased: bool,
 }
 
-/// The order, if it is the owner's; whoever's it is where no owner is named.
+/// The order, if it is the owner's or was taken over by them; whoever's it is where no owner is named.
 pub(super) async fn find(
     db: impl PgExecutor<'_>,
     id: OrderId,
@@ -404,9 +472,10 @@ pub(super) async fn find(
             id, number, status, email, shipping_address, currency, subtotal_minor, discount_minor,
             shipping_minor, tax_minor, total_minor, placed_at, expires_at,
             floor(extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint
-                AS "expires_in_ms!"
+                AS "expires_in_ms!",
+            erased_at IS NOT NULL AS "is_erased!"
         FROM orders
-        WHERE id = $1 AND ($2::uuid IS NULL OR owner_id = $2)
+        WHERE id = $1 AND ($2::uuid IS NULL OR owner_id = $2 OR adopted_by = $2)
         "#,
         id as OrderId,
         owner_id.map(OwnerId::uuid),
@@ -415,7 +484,9 @@ pub(super) async fn find(
     .await
 }
 
-/// The owner's orders placed before `before`, the newest first.
+/// The orders placed before `before` that are the owner's or were taken over by them, the newest first.
+///
+/// Each kind is read by its own index, no further than the page goes.
 pub(super) async fn list_owned(
     db: impl PgExecutor<'_>,
     owner_id: OwnerId,
@@ -429,13 +500,30 @@ pub(super) async fn list_owned(
             id, number, status, email, shipping_address, currency, subtotal_minor, discount_minor,
             shipping_minor, tax_minor, total_minor, placed_at, expires_at,
             floor(extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint
-                AS "expires_in_ms!"
+                AS "expires_in_ms!",
+            erased_at IS NOT NULL AS "is_erased!"
         FROM orders
-        WHERE owner_id = $1 AND ($2::uuid IS NULL OR id < $2)
+        WHERE id IN (
+            (
+                SELECT id
+                FROM orders
+                WHERE owner_id = $1 AND ($2::uuid IS NULL OR id < $2)
+                ORDER BY id DESC
+                LIMIT $3
+            )
+            UNION ALL
+            (
+                SELECT id
+                FROM orders
+                WHERE adopted_by = $1 AND ($2::uuid IS NULL OR id < $2)
+                ORDER BY id DESC
+                LIMIT $3
+            )
+        )
         ORDER BY id DESC
         LIMIT $3
         "#,
-        owner_id as OwnerId,
+        owner_id.uuid(),
         before,
         limit,
     )
@@ -443,10 +531,51 @@ pub(super) async fn list_owned(
     .await
 }
 
+/// Locks the orders that are the owner's or were taken over by them and still name their shopper.
+pub async fn lock_named(tx: impl PgExecutor<'_>, owner_id: OwnerId) -> sqlx::Result<Vec<OrderId>> {
+    sqlx::query_scalar!(
+        r#"
+        SELECT id
+        FROM orders
+        WHERE (owner_id = $1 OR adopted_by = $1) AND erased_at IS NULL
+        ORDER BY id
+        FOR NO KEY UPDATE
+        "#,
+        owner_id.uuid(),
+    )
+    .fetch_all(tx)
+    .await
+}
+
+/// Where the e-mail address of an order was that its shopper had erased: nobody gets mail there (RFC 6761).
+pub const ERASED_EMAIL: &str = "erased@erased.invalid";
+
+/// Takes the shopper out of the locked orders: what is left of the person is the country, for its tax.
+pub async fn erase(tx: impl PgExecutor<'_>, ids: &[OrderId]) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        UPDATE orders
+        SET email = $2,
+            shipping_address = CASE
+                WHEN shipping_address ? 'country'
+                    THEN jsonb_build_object('country', shipping_address -> 'country')
+                ELSE '{}'::jsonb
+            END,
+            erased_at = now()
+        WHERE id = ANY($1) AND erased_at IS NULL
+        "#,
+        &uuids(ids),
+        ERASED_EMAIL,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct LineRow {
     pub(super) order_id: OrderId,
-    pub(super) variant_id: crate::kernel::VariantId,
+    pub(super) variant_id: VariantId,
     pub(super) sku: String,
     pub(super) title: String,
     pub(super) quantity: i64,

@@ -1,0 +1,89 @@
+use sqlx::PgConnection;
+
+use super::{PrivacyError, store};
+use crate::{
+    context::Context,
+    identity::{
+        Hasher, Password,
+        accounts::{self, Leaving},
+    },
+    kernel::{OrderId, UserId, rerun},
+    notifications,
+    orders::{self, store::ERASED_EMAIL},
+};
+
+/// Forgets the user, who must know the password: their account, sessions and addresses are gone, and no order
+/// and no mail on record names them any more.
+///
+/// What was bought, paid and sent back stays, without the person. Refused while an order of theirs waits for
+/// its payment or money of one is on its way. The digest of the e-mail address is kept, so that coming back
+/// does not renew what an address may buy once.
+pub async fn erase_account(
+    cx: &Context,
+    hasher: &Hasher,
+    user_id: UserId,
+    password: Password,
+) -> Result<(), PrivacyError> {
+    let leaving = accounts::leave(cx, hasher, user_id, password).await?;
+    rerun(|| erase(cx, &leaving), PrivacyError::database).await
+}
+
+async fn erase(cx: &Context, leaving: &Leaving) -> Result<(), PrivacyError> {
+    let mut tx = cx.db.begin().await?;
+    match forget(&mut tx, leaving).await {
+        Ok(()) => Ok(tx.commit().await?),
+        Err(error) => {
+            let _ = tx.rollback().await;
+            Err(error)
+        }
+    }
+}
+
+async fn forget(tx: &mut PgConnection, leaving: &Leaving) -> Result<(), PrivacyError> {
+    accounts::lock(&mut *tx, leaving).await?;
+    let orders = orders::store::lock_named(&mut *tx, leaving.user_id().into()).await?;
+    if !store::unsettled(&mut *tx, &orders).await?.is_empty() {
+        return Err(PrivacyError::OpenOrders);
+    }
+    erase_orders(&mut *tx, &orders, Some(leaving.email())).await?;
+    accounts::erase(tx, leaving).await?;
+    Ok(())
+}
+
+/// Takes the shopper out of the locked orders and of the mails about them, and out of those to the address.
+async fn erase_orders(
+    tx: &mut PgConnection,
+    ids: &[OrderId],
+    email: Option<&str>,
+) -> sqlx::Result<()> {
+    orders::store::erase(&mut *tx, ids).await?;
+    let causes = store::mail_causes(&mut *tx, ids).await?;
+    notifications::store::erase(tx, email, &causes, ERASED_EMAIL).await
+}
+
+/// How many orders one transaction takes: few, as there are hardly ever any.
+const LEFT_OVER_SLICE: i64 = 100;
+
+/// Takes the shopper out of orders that were being placed while their account was erased, once these are
+/// settled; returns how many. A checkout that was let in before the end may commit after it.
+pub async fn erase_left_over(cx: &Context) -> Result<usize, PrivacyError> {
+    let mut tx = cx.db.begin().await?;
+    match erase_slice(&mut tx).await {
+        Ok(erased) => {
+            tx.commit().await?;
+            Ok(erased)
+        }
+        Err(error) => {
+            let _ = tx.rollback().await;
+            Err(error.into())
+        }
+    }
+}
+
+async fn erase_slice(tx: &mut PgConnection) -> sqlx::Result<usize> {
+    let mut ids = store::lock_left_over(&mut *tx, LEFT_OVER_SLICE).await?;
+    let unsettled = store::unsettled(&mut *tx, &ids).await?;
+    ids.retain(|id| !unsettled.contains(id));
+    erase_orders(tx, &ids, None).await?;
+    Ok(ids.len())
+}
