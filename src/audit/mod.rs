@@ -10,6 +10,14 @@ use time::OffsetDateTime;
 
 use crate::kernel::UserId;
 
+/// A member of staff who does something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    pub id: UserId,
+    /// Names the request in our logs.
+    pub request_id: Option<String>,
+}
+
 /// Something that a member of staff did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {

@@ -1,5 +1,7 @@
 //! The catalogue's endpoints.
 
+mod sales;
+
 use std::collections::HashSet;
 
 use poem::http::Uri;
@@ -11,17 +13,21 @@ use poem_openapi::{
 };
 use uuid::Uuid;
 
+use self::sales::SaleBody;
+pub use self::sales::SalesApi;
 use super::{
     CatalogError, Description, NewProduct, NewVariant, Product, Sku, Slug, Title, Variant,
     create_product, find_product, list_products,
 };
 use crate::{
+    audit::Actor,
     context::Context,
     identity::Staff,
     kernel::{Detail, ProductId},
     web::{
         ETag, MoneyBody, Problem,
         page::{self, Limit},
+        request_id,
     },
 };
 
@@ -104,11 +110,12 @@ impl CatalogApi {
     #[oai(path = "/", method = "post", operation_id = "createProduct")]
     async fn create_product(
         &self,
-        _staff: Staff,
+        staff: Staff,
         body: Json<NewProductBody>,
     ) -> Result<CreateProductResponse, Problem> {
         let new = body.0.parse().map_err(CatalogError::Invalid)?;
-        let product = create_product(&self.cx.db, new).await?;
+        let actor = Actor { id: staff.user_id(), request_id: request_id::current() };
+        let product = create_product(&self.cx.db, new, actor).await?;
         let location = format!("/v1/products/{}", product.slug);
         Ok(CreateProductResponse::Created(Json(product.into()), location))
     }
@@ -179,6 +186,9 @@ struct VariantBody {
     title: String,
     /// One for each currency in which the variant is sold.
     prices: Vec<MoneyBody>,
+    /// Left out where the variant can be bought at all times and in any number.
+    #[oai(skip_serializing_if_is_none)]
+    sale: Option<SaleBody>,
 }
 
 impl From<Product> for ProductBody {
@@ -200,6 +210,7 @@ impl From<Variant> for VariantBody {
             sku: variant.sku,
             title: variant.title,
             prices: variant.prices.into_iter().map(MoneyBody::from).collect(),
+            sale: SaleBody::of(variant.sale),
         }
     }
 }
@@ -231,6 +242,8 @@ struct NewVariantBody {
     /// At most one for each currency.
     #[oai(validator(max_items = 50))]
     prices: Vec<MoneyBody>,
+    /// When it can be bought, and how many of it; at all times and in any number if this is left out.
+    sale: Option<SaleBody>,
 }
 
 impl NewProductBody {
@@ -282,7 +295,9 @@ impl NewVariantBody {
             }
             prices.push(price);
         }
-        Some(NewVariant { sku: sku?, title: title?, prices })
+        let sale = self.sale.map(|sale| sale.parse_at(&format!("{pointer}/sale"))).transpose();
+        let sale = keep(sale, problems)?.unwrap_or_default();
+        Some(NewVariant { sku: sku?, title: title?, prices, sale })
     }
 }
 
@@ -303,7 +318,7 @@ mod tests {
     }
 
     fn variant(sku: &str, prices: Vec<MoneyBody>) -> NewVariantBody {
-        NewVariantBody { sku: sku.to_owned(), title: "Black".to_owned(), prices }
+        NewVariantBody { sku: sku.to_owned(), title: "Black".to_owned(), prices, sale: None }
     }
 
     fn lamp(variants: Vec<NewVariantBody>) -> NewProductBody {

@@ -1,5 +1,6 @@
 //! A product before it exists, in types that only hold what the catalogue takes.
 
+use super::Sale;
 use crate::kernel::{Detail, Money};
 
 /// A product to be added, with all it is sold as.
@@ -23,6 +24,7 @@ pub struct NewVariant {
     pub title: Title,
     /// At most one a currency; without any the variant is shown and cannot be bought yet.
     pub prices: Vec<Money>,
+    pub sale: Sale,
 }
 
 impl NewVariant {

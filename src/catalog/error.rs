@@ -1,9 +1,11 @@
-use crate::kernel::{Class, Detail, Fault, ProductId, database};
+use crate::kernel::{Class, Detail, Fault, ProductId, VariantId, database};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
     #[error("there is no such product")]
     NotFound,
+    #[error("there is no variant {0}")]
+    NoSuchVariant(VariantId),
     #[error("the product cannot be accepted")]
     Invalid(Vec<Detail>),
     #[error("another product has this slug")]
@@ -21,7 +23,7 @@ pub enum CatalogError {
 impl Fault for CatalogError {
     fn class(&self) -> Class {
         match self {
-            Self::NotFound => Class::NotFound,
+            Self::NotFound | Self::NoSuchVariant(_) => Class::NotFound,
             Self::Invalid(_) => Class::Invalid,
             Self::SlugTaken | Self::SkuTaken(_) => Class::Conflict,
             Self::Unreadable(..) => Class::Broken,
@@ -32,6 +34,7 @@ impl Fault for CatalogError {
     fn code(&self) -> &'static str {
         match self {
             Self::NotFound => "product-not-found",
+            Self::NoSuchVariant(_) => "variant-not-found",
             Self::Invalid(_) => "invalid-request",
             Self::SlugTaken => "slug-taken",
             Self::SkuTaken(_) => "sku-taken",
@@ -54,7 +57,9 @@ impl Fault for CatalogError {
                 .iter()
                 .map(|place| taken(format!("/variants/{place}/sku"), "another variant has it"))
                 .collect(),
-            Self::NotFound | Self::Unreadable(..) | Self::Database(_) => Vec::new(),
+            Self::NotFound | Self::NoSuchVariant(_) | Self::Unreadable(..) | Self::Database(_) => {
+                Vec::new()
+            }
         }
     }
 }

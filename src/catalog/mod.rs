@@ -9,10 +9,12 @@ mod create;
 mod draft;
 mod error;
 mod read;
+mod sale;
 pub mod store;
 
 pub use create::create_product;
 pub use draft::{Description, NewProduct, NewVariant, Sku, Slug, TextError, Title};
 pub use error::CatalogError;
 pub use read::{Product, Variant, find_product, list_products};
+pub use sale::{Phase, PurchaseLimit, Sale, SetSale, set_sale};
 pub use store::Offer;

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use sqlx::PgPool;
 
 use super::{
-    CatalogError, Slug,
+    CatalogError, Sale, Slug,
     store::{self, ProductRow, VariantRow},
 };
 use crate::kernel::{Currency, Money, ProductId, VariantId};
@@ -26,6 +26,7 @@ pub struct Variant {
     pub sku: String,
     pub title: String,
     pub prices: Vec<Money>,
+    pub sale: Sale,
 }
 
 /// Returns the product whose page has this address.
@@ -64,6 +65,7 @@ fn product(row: ProductRow, rows: Vec<VariantRow>) -> Result<Product, CatalogErr
             Some(last) if last.id == variant.id => last.prices.extend(price),
             Some(_) | None => variants.push(Variant {
                 id: variant.id,
+                sale: variant.sale(),
                 sku: variant.sku,
                 title: variant.title,
                 prices: price.into_iter().collect(),

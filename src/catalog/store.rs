@@ -1,7 +1,8 @@
 use sqlx::PgExecutor;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Product, Slug, Variant};
+use super::{Product, PurchaseLimit, Sale, Slug, Variant, sale::Changed};
 use crate::kernel::{ProductId, VariantId};
 
 /// What a variant is called on an order's line, and what it costs in one currency.
@@ -14,6 +15,9 @@ pub struct Offer {
     /// The currency that was asked for, or `None` if the variant has no price in it.
     pub currency: Option<String>,
     pub amount_minor: Option<i64>,
+    pub sale: Sale,
+    /// When the transaction began, by the clock that judges the sale.
+    pub asked_at: OffsetDateTime,
 }
 
 /// Reads the offer of each pair of variant and currency; of a variant that does not exist there is none.
@@ -25,18 +29,24 @@ pub async fn offers(
     variant_ids: &[VariantId],
     currencies: &[&str],
 ) -> sqlx::Result<Vec<Offer>> {
-    sqlx::query_as!(
-        Offer,
+    let rows = sqlx::query!(
         r#"
         SELECT
             variant.id AS variant_id,
             variant.sku,
             products.title || ' · ' || variant.title AS "title!",
             prices.currency AS "currency?",
-            prices.amount_minor AS "amount_minor?"
+            prices.amount_minor AS "amount_minor?",
+            variant.opens_at,
+            variant.closes_at,
+            variant.purchase_limit,
+            variant.purchase_window_seconds,
+            now() AS "asked_at!"
         FROM unnest($1::uuid[], $2::text[]) AS wanted (variant_id, currency)
         CROSS JOIN LATERAL (
-            SELECT variants.id, variants.product_id, variants.sku, variants.title
+            SELECT
+                variants.id, variants.product_id, variants.sku, variants.title, variants.opens_at,
+                variants.closes_at, variants.purchase_limit, variants.purchase_window_seconds
             FROM variants
             WHERE variants.id = wanted.variant_id
             LIMIT 1
@@ -49,7 +59,27 @@ pub async fn offers(
         currencies as &[&str],
     )
     .fetch_all(db)
-    .await
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Offer {
+            variant_id: row.variant_id,
+            sku: row.sku,
+            title: row.title,
+            currency: row.currency,
+            amount_minor: row.amount_minor,
+            sale: Sale {
+                opens_at: row.opens_at,
+                closes_at: row.closes_at,
+                limit: limit(row.purchase_limit, row.purchase_window_seconds),
+            },
+            asked_at: row.asked_at,
+        })
+        .collect())
+}
+
+fn limit(units: Option<i64>, window_seconds: Option<i64>) -> Option<PurchaseLimit> {
+    Some(PurchaseLimit { units: units?, window_seconds })
 }
 
 pub(super) struct ProductRow {
@@ -67,6 +97,20 @@ pub(super) struct VariantRow {
     pub(super) title: String,
     pub(super) currency: Option<String>,
     pub(super) amount_minor: Option<i64>,
+    opens_at: Option<OffsetDateTime>,
+    closes_at: Option<OffsetDateTime>,
+    purchase_limit: Option<i64>,
+    purchase_window_seconds: Option<i64>,
+}
+
+impl VariantRow {
+    pub(super) fn sale(&self) -> Sale {
+        Sale {
+            opens_at: self.opens_at,
+            closes_at: self.closes_at,
+            limit: limit(self.purchase_limit, self.purchase_window_seconds),
+        }
+    }
 }
 
 /// Ids grow with time, so the newest come first.
@@ -119,6 +163,10 @@ pub(super) async fn variants(
             variants.product_id,
             variants.sku,
             variants.title,
+            variants.opens_at,
+            variants.closes_at,
+            variants.purchase_limit,
+            variants.purchase_window_seconds,
             prices.currency AS "currency?",
             prices.amount_minor AS "amount_minor?"
         FROM variants
@@ -163,12 +211,24 @@ pub(super) async fn insert_variants(
     let ids: Vec<Uuid> = product.variants.iter().map(|variant| variant.id.uuid()).collect();
     let skus: Vec<&str> = product.variants.iter().map(|variant| &*variant.sku).collect();
     let titles: Vec<&str> = product.variants.iter().map(|variant| &*variant.title).collect();
+    let sales = || product.variants.iter().map(|variant| variant.sale);
+    let limits = || sales().map(|sale| sale.limit);
+    let opens: Vec<_> = sales().map(|sale| sale.opens_at).collect();
+    let closes: Vec<_> = sales().map(|sale| sale.closes_at).collect();
+    let units: Vec<_> = limits().map(|limit| Some(limit?.units)).collect();
+    let windows: Vec<_> = limits().map(|limit| limit?.window_seconds).collect();
     sqlx::query_scalar!(
         r#"
-        INSERT INTO variants (id, product_id, sku, title, position)
-        SELECT id, $1, sku, title, position
-        FROM unnest($2::uuid[], $3::text[], $4::text[]) WITH ORDINALITY
-            AS new (id, sku, title, position)
+        INSERT INTO variants (
+            id, product_id, sku, title, opens_at, closes_at, purchase_limit,
+            purchase_window_seconds, position
+        )
+        SELECT id, $1, sku, title, opens_at, closes_at, units, window_seconds, position
+        FROM unnest(
+            $2::uuid[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[],
+            $7::bigint[], $8::bigint[]
+        ) WITH ORDINALITY
+            AS new (id, sku, title, opens_at, closes_at, units, window_seconds, position)
         ORDER BY upper(sku)
         ON CONFLICT (upper(sku)) DO NOTHING
         RETURNING id
@@ -177,6 +237,10 @@ pub(super) async fn insert_variants(
         &ids,
         &skus as &[&str],
         &titles as &[&str],
+        &opens as &[Option<OffsetDateTime>],
+        &closes as &[Option<OffsetDateTime>],
+        &units as &[Option<i64>],
+        &windows as &[Option<i64>],
     )
     .fetch_all(db)
     .await
@@ -207,6 +271,61 @@ pub(super) async fn insert_prices(
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Gives the variant's sale these rules and returns them, with those that they replaced; `None`
+/// where there is no such variant.
+pub(super) async fn set_sale(
+    tx: impl PgExecutor<'_>,
+    variant_id: VariantId,
+    sale: &Sale,
+) -> sqlx::Result<Option<Changed>> {
+    let row = sqlx::query!(
+        r#"
+        UPDATE variants
+        SET
+            opens_at = $2,
+            closes_at = $3,
+            purchase_limit = $4,
+            purchase_window_seconds = $5,
+            sale_set_at = now()
+        FROM (
+            SELECT id, opens_at, closes_at, purchase_limit, purchase_window_seconds
+            FROM variants
+            WHERE id = $1
+            FOR NO KEY UPDATE
+        ) AS former
+        WHERE variants.id = former.id
+        RETURNING
+            former.opens_at AS former_opens_at,
+            former.closes_at AS former_closes_at,
+            former.purchase_limit AS former_limit,
+            former.purchase_window_seconds AS former_window_seconds,
+            variants.opens_at,
+            variants.closes_at,
+            variants.purchase_limit,
+            variants.purchase_window_seconds
+        "#,
+        variant_id as VariantId,
+        sale.opens_at,
+        sale.closes_at,
+        sale.limit.map(|limit| limit.units),
+        sale.limit.and_then(|limit| limit.window_seconds),
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.map(|row| Changed {
+        before: Sale {
+            opens_at: row.former_opens_at,
+            closes_at: row.former_closes_at,
+            limit: limit(row.former_limit, row.former_window_seconds),
+        },
+        after: Sale {
+            opens_at: row.opens_at,
+            closes_at: row.closes_at,
+            limit: limit(row.purchase_limit, row.purchase_window_seconds),
+        },
+    }))
 }
 
 fn uuids<I: Copy + Into<Uuid>>(ids: &[I]) -> Vec<Uuid> {

@@ -1,5 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
+use super::Unfair;
 use crate::{
     idempotency::KeyError,
     inventory::allocation::Shortage,
@@ -16,6 +17,8 @@ pub enum CheckoutError {
     BadLines(Vec<(usize, LineProblem)>),
     #[error("too little stock is left")]
     OutOfStock(Vec<(usize, Shortage)>),
+    #[error(transparent)]
+    Unfair(#[from] Unfair),
     #[error("the total is now {0}")]
     TotalChanged(Money),
     #[error(transparent)]
@@ -151,6 +154,7 @@ impl Fault for CheckoutError {
             | Self::MoneySpent
             | Self::FindingClosed
             | Self::Undecided => Class::Conflict,
+            Self::Unfair(error) => error.class(),
             Self::Key(error) => error.class(),
             Self::Payment(error) => error.class(),
             Self::NoSuchOrder
@@ -169,6 +173,7 @@ impl Fault for CheckoutError {
         match self {
             Self::BadLines(_) => "lines-not-orderable",
             Self::OutOfStock(_) => "out-of-stock",
+            Self::Unfair(error) => error.code(),
             Self::TotalChanged(_) => "total-changed",
             Self::Amount(_) => "invalid-amount",
             Self::Key(error) => error.code(),
@@ -221,6 +226,7 @@ impl Fault for CheckoutError {
                     available: Some(shortage.available),
                 })
                 .collect(),
+            Self::Unfair(error) => error.details(),
             Self::TotalChanged(total) => vec![Detail {
                 pointer: "/expected_total".to_owned(),
                 code: "total-changed",
@@ -277,6 +283,9 @@ impl Fault for CheckoutError {
             return error.retry_after();
         }
         if let Self::Payment(error) = self {
+            return error.retry_after();
+        }
+        if let Self::Unfair(error) = self {
             return error.retry_after();
         }
         (self.class() == Class::Unavailable).then_some(RETRY_AFTER)

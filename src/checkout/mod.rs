@@ -1,9 +1,10 @@
 //! Checkout: the one place that moves several slices at once. Placing, cancelling and expiring an
 //! order each change stock, holds, the order and its follow-up work in one transaction.
 //!
-//! Owns no table. Every transaction here locks in this order: idempotency keys, orders, stock, holds,
+//! Owns no table. Every transaction here locks in this order: idempotency keys, callers, orders, stock, holds,
 //! payments, then writes ledger and job rows; sorted by id within a table. No provider is asked within one.
 
+mod allowance;
 pub mod api;
 mod cancel;
 mod capture;
@@ -21,6 +22,8 @@ mod refund;
 mod resolve;
 mod settle;
 mod sold_out;
+mod store;
+mod unfair;
 mod withdraw;
 pub mod work;
 
@@ -31,6 +34,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use allowance::{OPEN_ORDERS_MAX, UNPAID_UNITS_MAX};
 pub use cancel::cancel_order;
 pub use capture::capture_payment;
 pub use confirm::{confirm_payment, find_payment};
@@ -50,6 +54,7 @@ pub use resolve::{
 };
 pub use settle::{EXTENSION, Settled, Settlement, settle};
 pub use sold_out::SoldOut;
+pub use unfair::{Opening, Unfair};
 pub use withdraw::cancel_payment;
 
 use crate::{
@@ -93,6 +98,11 @@ impl PlaceOrder {
 
     fn claim(&self) -> ClaimKey<'_> {
         ClaimKey { owner_id: self.owner_id, operation: Self::OPERATION, key: &self.key }
+    }
+
+    /// The variants of the lines; one for each line.
+    fn variants(&self) -> impl Iterator<Item = VariantId> {
+        self.lines.iter().map(|line| line.variant_id)
     }
 
     /// The units wanted of each variant: lines of the same variant are one wish.

@@ -10,7 +10,8 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::{
-    CheckoutError, PlaceOrder, Receipt, ReceiptLine, SoldOut,
+    CheckoutError, PlaceOrder, Receipt, ReceiptLine, SoldOut, Unfair,
+    allowance::Allowances,
     price::{Offers, Priced, price},
 };
 use crate::{
@@ -18,10 +19,10 @@ use crate::{
     context::Context,
     idempotency::{self, KeyError, NewRecord, Recorded},
     inventory::{
-        allocation::{self, Available, Demand, Shortage, allocate},
+        allocation::{self, Available, Demand, Shortage},
         holds::{self, Account, Cause, Hold, Movement, moved},
     },
-    kernel::{VariantId, database, failpoint, halves::halves, rerun},
+    kernel::{CustomerKey, VariantId, database, failpoint, halves::halves, rerun},
     orders::{self, NewOrder, Status},
 };
 
@@ -44,7 +45,8 @@ type Outcome = Result<Placement, CheckoutError>;
 /// An order, its held stock, its key and its follow-up work commit together or not at all. A wish
 /// whose key was used before for the same request gets that order again and holds nothing more.
 /// However many wishes the slice has (at most [`SLICE_MAX`](crate::kernel::batch::SLICE_MAX)), one
-/// attempt takes 17 statements at most, `BEGIN` and `COMMIT` included.
+/// attempt takes 17 statements at most, `BEGIN` and `COMMIT` included, and one more where a variant is
+/// limited to some units a customer.
 pub async fn place_orders(cx: &Context, sold_out: &SoldOut, slice: &[PlaceOrder]) -> Vec<Outcome> {
     let (leaders, followers) = same_keys(slice);
     let mut outcomes = HashMap::with_capacity(slice.len());
@@ -191,12 +193,12 @@ async fn attempt(
     let mut outcomes = Outcomes::new(wishes.len());
     settle_keys(&mut *tx, wishes, &mut outcomes).await?;
     let priced = price_open(&mut *tx, wishes, &mut outcomes).await?;
-    let allocation = allocate_stock(&mut *tx, wishes, &priced, &mut outcomes).await?;
+    let allocation = allocate_stock(&mut *tx, cx, wishes, &priced, &mut outcomes).await?;
     let winners: Vec<_> = priced.iter().filter(|(place, _)| outcomes.is_open(*place)).collect();
     if winners.is_empty() {
         return Ok(Attempt { outcomes, allocation, written: None });
     }
-    let (moments, staged) = write(tx, cx, wishes, &winners, &allocation.taken).await?;
+    let (moments, staged) = write(tx, cx, wishes, &winners, &allocation).await?;
     let receipts = winners
         .into_iter()
         .map(|(place, priced)| (*place, receipt(wishes[*place], priced, moments.placed_at)))
@@ -297,60 +299,25 @@ async fn price_open(
 #[derive(Debug)]
 struct Allocation {
     taken: Vec<Hold>,
+    /// What the granted wishes hold from now on, and for which customer.
+    holds: Vec<(Hold, Option<CustomerKey>)>,
     /// Variants that have nothing left once this transaction is over, with their next expiry.
     sold_out: Vec<(VariantId, Option<Duration>)>,
     seen_at: Instant,
 }
 
 impl Allocation {
-    fn remember(&self, sold_out: &SoldOut) {
-        for (variant_id, next_expiry) in &self.sold_out {
-            sold_out.remember(*variant_id, self.seen_at, *next_expiry);
-        }
+    fn none() -> Self {
+        Self { taken: Vec::new(), holds: Vec::new(), sold_out: Vec::new(), seen_at: Instant::now() }
     }
-}
 
-/// Locks the stock and serves the priced wishes in their order. Where they are short, expired
-/// holds are taken over and everybody is served again from the start.
-async fn allocate_stock(
-    tx: &mut PgConnection,
-    wishes: &[&PlaceOrder],
-    priced: &[(usize, Priced)],
-    outcomes: &mut Outcomes,
-) -> sqlx::Result<Allocation> {
-    let mut allocation =
-        Allocation { taken: Vec::new(), sold_out: Vec::new(), seen_at: Instant::now() };
-    let demands: Vec<Demand> = priced.iter().map(|(place, _)| wishes[*place].demand()).collect();
-    let variants: BTreeSet<_> = demands.iter().flat_map(Demand::keys).copied().collect();
-    let variants: Vec<_> = variants.into_iter().collect();
-    if variants.is_empty() {
-        return Ok(allocation);
-    }
-    let mut available: Available = holds::store::lock_stock(&mut *tx, &variants)
-        .await?
-        .into_iter()
-        .map(|stock| (stock.variant_id, stock.on_hand - stock.reserved))
-        .collect();
-
-    let shortages = allocation::shortfall(&available, &demands);
-    if !shortages.is_empty() {
-        allocation.taken = holds::store::take_over(&mut *tx, &shortages, &[]).await?;
-        for hold in &allocation.taken {
-            *available.entry(hold.variant_id).or_default() += hold.quantity;
+    /// Notes when the next units of the variants come back, of which nothing is left now.
+    async fn look_ahead(&mut self, tx: &mut PgConnection, empty: &[VariantId]) -> sqlx::Result<()> {
+        if empty.is_empty() {
+            return Ok(());
         }
-    }
-    for ((place, _), served) in priced.iter().zip(allocate(&mut available, &demands)) {
-        if let Err(shortages) = served {
-            outcomes.set(*place, Err(out_of_stock(wishes[*place], &shortages)));
-        }
-    }
-    let empty: Vec<_> = shortages
-        .into_keys()
-        .filter(|variant_id| available.get(variant_id).is_none_or(|left| *left == 0))
-        .collect();
-    if !empty.is_empty() {
-        allocation.seen_at = Instant::now();
-        allocation.sold_out = holds::store::next_expiries(tx, &empty)
+        self.seen_at = Instant::now();
+        self.sold_out = holds::store::next_expiries(tx, empty)
             .await?
             .into_iter()
             .map(|next| {
@@ -358,8 +325,97 @@ async fn allocate_stock(
                 (next.variant_id, due_in.map(Duration::from_millis))
             })
             .collect();
+        Ok(())
     }
+
+    fn remember(&self, sold_out: &SoldOut) {
+        for (variant_id, next_expiry) in &self.sold_out {
+            sold_out.remember(*variant_id, self.seen_at, *next_expiry);
+        }
+    }
+}
+
+/// A priced wish that may be granted.
+struct Claim<'a> {
+    place: usize,
+    wish: &'a PlaceOrder,
+    demand: Demand,
+}
+
+/// Locks the callers and the stock, and serves the priced wishes in their order, each as far as its
+/// caller and customer may have so much. Where they are short, expired holds are taken over and
+/// everybody is served again from the start.
+async fn allocate_stock(
+    tx: &mut PgConnection,
+    cx: &Context,
+    wishes: &[&PlaceOrder],
+    priced: &[(usize, Priced)],
+    outcomes: &mut Outcomes,
+) -> sqlx::Result<Allocation> {
+    let mut allocation = Allocation::none();
+    if priced.is_empty() {
+        return Ok(allocation);
+    }
+    let claim = |place| Claim { place, wish: wishes[place], demand: wishes[place].demand() };
+    let mut claims: Vec<_> = priced.iter().map(|(place, _)| claim(*place)).collect();
+    let asking: Vec<_> = claims.iter().map(|claim| claim.wish).collect();
+    let limits = priced.iter().flat_map(|(_, priced)| priced.limits.iter().copied()).collect();
+    let mut allowances = Allowances::of_callers(&mut *tx, &asking, limits, cx.hold).await?;
+    // No stock is locked, and none is taken from anybody, for what cannot be granted anyway.
+    outcomes.keep(&mut claims, |claim| allowances.check_caller(claim.wish, &claim.demand));
+    if claims.is_empty() {
+        return Ok(allocation);
+    }
+
+    let mut available = lock_stock(&mut *tx, &claims).await?;
+    let asking: Vec<_> = claims.iter().map(|claim| claim.wish).collect();
+    allowances.count_purchases(&mut *tx, &asking).await?;
+    outcomes.keep(&mut claims, |claim| allowances.check_customer(claim.wish, &claim.demand));
+
+    let shortages = allocation::shortfall(&available, claims.iter().map(|claim| &claim.demand));
+    if !shortages.is_empty() {
+        allocation.taken = holds::store::take_over(&mut *tx, &shortages, &[]).await?;
+        for hold in &allocation.taken {
+            *available.entry(hold.variant_id).or_default() += hold.quantity;
+        }
+    }
+    for claim in claims {
+        match serve(claim.wish, claim.demand, &mut available, &mut allowances) {
+            Ok(holds) => allocation.holds.extend(holds),
+            Err(error) => outcomes.set(claim.place, Err(error)),
+        }
+    }
+    let empty: Vec<_> = shortages
+        .into_keys()
+        .filter(|variant_id| available.get(variant_id).is_none_or(|left| *left == 0))
+        .collect();
+    allocation.look_ahead(tx, &empty).await?;
     Ok(allocation)
+}
+
+/// Locks the stock of all that is claimed.
+async fn lock_stock(tx: &mut PgConnection, claims: &[Claim<'_>]) -> sqlx::Result<Available> {
+    let variants: BTreeSet<_> = claims.iter().flat_map(|claim| claim.demand.keys()).collect();
+    let variants: Vec<_> = variants.into_iter().copied().collect();
+    let stock = holds::store::lock_stock(tx, &variants).await?;
+    Ok(stock.into_iter().map(|stock| (stock.variant_id, stock.on_hand - stock.reserved)).collect())
+}
+
+/// Grants the wish, whole, or says why it cannot be granted now that those before it are served.
+fn serve(
+    wish: &PlaceOrder,
+    demand: Demand,
+    available: &mut Available,
+    allowances: &mut Allowances,
+) -> Result<Vec<(Hold, Option<CustomerKey>)>, CheckoutError> {
+    allowances.check_caller(wish, &demand)?;
+    allowances.check_customer(wish, &demand)?;
+    allocation::serve(available, &demand).map_err(|shortages| out_of_stock(wish, &shortages))?;
+    allowances.draw(wish, &demand);
+    let customer = allowances.customer(wish);
+    let hold =
+        |(variant_id, quantity)| (Hold { order_id: wish.order_id, variant_id, quantity }, customer);
+    Ok(demand.into_iter().map(hold).collect())
 }
 
 /// Writes everything that the granted wishes change, and stages their follow-up work.
@@ -368,39 +424,26 @@ async fn write(
     cx: &Context,
     wishes: &[&PlaceOrder],
     winners: &[&(usize, Priced)],
-    taken: &[Hold],
+    allocation: &Allocation,
 ) -> sqlx::Result<(orders::store::Placed, jobs::Staged)> {
     let new_orders: Vec<_> =
         winners.iter().map(|(place, priced)| new_order(wishes[*place], priced)).collect();
     let ids: Vec<_> = new_orders.iter().map(|order| order.id).collect();
-    let new_holds: Vec<Hold> = winners
-        .iter()
-        .flat_map(|(place, _)| {
-            let wish = wishes[*place];
-            wish.demand().into_iter().map(|(variant_id, quantity)| Hold {
-                order_id: wish.order_id,
-                variant_id,
-                quantity,
-            })
-        })
-        .collect();
-    let movements: Vec<Movement> = taken
-        .iter()
-        .map(|hold| moved(hold, Account::Held, Account::Available, Cause::HoldTaken))
-        .chain(
-            new_holds
-                .iter()
-                .map(|hold| moved(hold, Account::Available, Account::Held, Cause::OrderPlaced)),
-        )
-        .collect();
+    let taken = allocation.taken.iter();
+    let placed = allocation.holds.iter();
+    let movements: Vec<Movement> =
+        taken
+            .map(|hold| moved(hold, Account::Held, Account::Available, Cause::HoldTaken))
+            .chain(placed.map(|(hold, _)| {
+                moved(hold, Account::Available, Account::Held, Cause::OrderPlaced)
+            }))
+            .collect();
 
     let moments = orders::store::insert(&mut *tx, &new_orders, cx.hold)
         .await?
         .ok_or(sqlx::Error::RowNotFound)?;
-    orders::store::insert_lines(&mut *tx, &new_orders).await?;
-    orders::store::insert_placed_events(&mut *tx, &ids).await?;
     holds::store::change_counters(&mut *tx, &movements).await?;
-    holds::store::insert(&mut *tx, &new_holds, moments.expires_at).await?;
+    holds::store::insert(&mut *tx, &allocation.holds, moments.expires_at).await?;
     holds::store::record_movements(&mut *tx, &movements).await?;
     let records: Vec<_> = winners
         .iter()
@@ -499,6 +542,21 @@ impl Outcomes {
 
     fn set(&mut self, place: usize, outcome: Outcome) {
         self.0[place] = Some(outcome);
+    }
+
+    /// Keeps the claims that pass, and answers the others.
+    fn keep(
+        &mut self,
+        claims: &mut Vec<Claim<'_>>,
+        check: impl Fn(&Claim<'_>) -> Result<(), Unfair>,
+    ) {
+        claims.retain(|claim| match check(claim) {
+            Ok(()) => true,
+            Err(error) => {
+                self.set(claim.place, Err(error.into()));
+                false
+            }
+        });
     }
 
     fn is_open(&self, place: usize) -> bool {

@@ -18,9 +18,8 @@ pub struct Shortage {
     pub available: i64,
 }
 
-/// Serves the demands in their order, each whole or not at all, and takes what it gave from `available`.
-///
-/// A demand that is refused takes nothing, so a later and smaller one may still be served.
+/// Serves the demands in their order, as a slice does.
+#[cfg(test)]
 pub fn allocate<'a>(
     available: &mut Available,
     demands: impl IntoIterator<Item = &'a Demand>,
@@ -28,7 +27,11 @@ pub fn allocate<'a>(
     demands.into_iter().map(|demand| serve(available, demand)).collect()
 }
 
-fn serve(available: &mut Available, demand: &Demand) -> Result<(), Vec<Shortage>> {
+/// Serves the demand whole and takes what it gave from `available`, or says what it is short of and
+/// takes nothing.
+///
+/// Orders are served one after the other: after a refusal a later and smaller one may still be served.
+pub fn serve(available: &mut Available, demand: &Demand) -> Result<(), Vec<Shortage>> {
     let shortages: Vec<_> = demand
         .iter()
         .filter_map(|(&variant_id, &requested)| {

@@ -13,7 +13,7 @@ use crate::{
     idempotency::Key,
     identity::{Staff, Visitor},
     kernel::VariantId,
-    web::Problem,
+    web::{Problem, request_id},
 };
 
 #[derive(Debug, Tags)]
@@ -84,6 +84,7 @@ impl StockApi {
             quantity: body.0.quantity,
             staff_id: staff.user_id(),
             key: Key::parse(idempotency_key.0.as_deref())?,
+            request_id: request_id::current(),
         };
         let received = receive_stock(&self.cx.db, &receipt).await?;
         let body = ReceiptBody {

@@ -1,4 +1,4 @@
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -8,6 +8,7 @@ use super::{
     store,
 };
 use crate::{
+    audit,
     idempotency::{self, ClaimKey, Fingerprint, Key, KeyError, NewRecord},
     kernel::{UserId, VariantId, rerun},
 };
@@ -22,6 +23,8 @@ pub struct ReceiveStock {
     pub quantity: i64,
     pub staff_id: UserId,
     pub key: Key,
+    /// Names the request in the audit log.
+    pub request_id: Option<String>,
 }
 
 impl ReceiveStock {
@@ -48,7 +51,7 @@ pub struct Received {
     pub replayed: bool,
 }
 
-/// Puts the units on sale. A second call with the same key adds nothing and returns the first receipt.
+/// Puts the units on sale, and notes in the audit log who did it. A second call with the same key adds nothing and returns the first receipt.
 pub async fn receive_stock(
     db: &PgPool,
     receipt: &ReceiveStock,
@@ -86,9 +89,9 @@ async fn book(tx: &mut PgConnection, receipt: &ReceiveStock) -> Result<Received,
     }
 
     let ReceiveStock { receipt_id, variant_id, quantity, staff_id, .. } = *receipt;
-    if !store::add(&mut *tx, variant_id, quantity).await? {
+    let Some(on_hand) = store::add(&mut *tx, variant_id, quantity).await? else {
         return Err(InventoryError::UnknownVariant(variant_id));
-    }
+    };
     let movement = Movement {
         variant_id,
         from: Account::Supplier,
@@ -101,5 +104,23 @@ async fn book(tx: &mut PgConnection, receipt: &ReceiveStock) -> Result<Received,
     holds::store::record_movements(&mut *tx, &[movement]).await?;
     let record = NewRecord { claim, fingerprint, subject_id: receipt_id, answer: Value::Null };
     idempotency::record(&mut *tx, &[record]).await?;
+    audit::record(tx, &entry(receipt, on_hand)).await?;
     Ok(Received { receipt_id, replayed: false })
+}
+
+/// What the audit log says of it; `on_hand` is how much there is now.
+fn entry(receipt: &ReceiveStock, on_hand: i64) -> audit::Entry {
+    let ReceiveStock { receipt_id, variant_id, quantity, staff_id, .. } = *receipt;
+    audit::Entry {
+        actor_id: staff_id,
+        action: ReceiveStock::OPERATION.to_owned(),
+        subject: format!("variant:{variant_id}"),
+        before: Some(json!({ "on_hand": on_hand - quantity })),
+        after: Some(json!({
+            "on_hand": on_hand,
+            "received": quantity,
+            "receipt_id": receipt_id,
+        })),
+        request_id: receipt.request_id.clone(),
+    }
 }

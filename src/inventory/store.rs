@@ -47,18 +47,18 @@ pub(super) async fn level(
     .await
 }
 
-/// Adds units that came in, and keeps the row locked; `false` if there is no such variant.
+/// Adds units that came in, and keeps the row locked; returns how many there are now, and `None` if there
+/// is no such variant.
 pub(super) async fn add(
     tx: impl PgExecutor<'_>,
     variant_id: VariantId,
     quantity: i64,
-) -> sqlx::Result<bool> {
-    let added = sqlx::query!(
-        "UPDATE stock SET on_hand = on_hand + $2 WHERE variant_id = $1",
+) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar!(
+        "UPDATE stock SET on_hand = on_hand + $2 WHERE variant_id = $1 RETURNING on_hand",
         variant_id as VariantId,
         quantity,
     )
-    .execute(tx)
-    .await?;
-    Ok(added.rows_affected() == 1)
+    .fetch_optional(tx)
+    .await
 }

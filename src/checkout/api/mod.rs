@@ -14,7 +14,6 @@ use poem_openapi::{
     param::{Header, Path},
     payload::Json,
 };
-use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -38,7 +37,7 @@ use crate::{
         batch::{Batcher, SLICE_MAX},
     },
     orders::{OrderNumber, api::OrderBody, find_order},
-    web::{MoneyBody, Problem},
+    web::{AddressBody, MoneyBody, Problem},
 };
 
 /// How many checkouts wait at most: some seconds of work for a small machine, so that the last in
@@ -170,33 +169,6 @@ struct CheckoutLineBody {
     quantity: i64,
 }
 
-/// Where the parcel goes.
-#[derive(Debug, Serialize, Object)]
-#[oai(rename = "Address", deny_unknown_fields)]
-struct AddressBody {
-    #[oai(validator(min_length = 1, max_length = 200))]
-    name: String,
-    #[oai(validator(min_length = 1, max_length = 200))]
-    line1: String,
-    #[oai(validator(max_length = 200))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line2: Option<String>,
-    #[oai(validator(min_length = 1, max_length = 100))]
-    city: String,
-    #[oai(validator(max_length = 100))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    region: Option<String>,
-    #[oai(validator(max_length = 20))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    postal_code: Option<String>,
-    /// Two capital letters of ISO 3166-1.
-    #[oai(validator(min_length = 2, max_length = 2))]
-    country: String,
-    #[oai(validator(max_length = 30))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    phone: Option<String>,
-}
-
 /// An order that was placed.
 #[derive(Debug, Object)]
 #[oai(rename = "PlacedOrder")]
@@ -247,7 +219,7 @@ impl CheckoutBody {
             let message = "the total is in another currency than the order".to_owned();
             problems.push(problem("/expected_total/currency", "currencies-differ", message));
         }
-        problems.extend(self.shipping_address.problems());
+        problems.extend(self.shipping_address.problems_at("/shipping_address"));
 
         let fingerprint = self.fingerprint();
         let shipping_address = serde_json::to_value(&self.shipping_address);
@@ -280,33 +252,6 @@ impl CheckoutBody {
         let request = (&self.email, &self.currency, total, lines, &self.shipping_address);
         let bytes = serde_json::to_vec(&request).expect("plain data always has a JSON form");
         Fingerprint::of(&bytes)
-    }
-}
-
-impl AddressBody {
-    fn problems(&self) -> Vec<Detail> {
-        let texts = [
-            ("name", Some(&self.name)),
-            ("line1", Some(&self.line1)),
-            ("line2", self.line2.as_ref()),
-            ("city", Some(&self.city)),
-            ("region", self.region.as_ref()),
-            ("postal_code", self.postal_code.as_ref()),
-            ("phone", self.phone.as_ref()),
-        ];
-        let mut problems: Vec<_> = texts
-            .into_iter()
-            .filter(|(_, text)| text.is_some_and(|text| text.chars().any(char::is_control)))
-            .map(|(field, _)| {
-                let message = "control characters are not allowed".to_owned();
-                problem(&format!("/shipping_address/{field}"), "invalid-text", message)
-            })
-            .collect();
-        if !self.country.bytes().all(|byte| byte.is_ascii_uppercase()) {
-            let message = "a country is two capital letters of ISO 3166-1".to_owned();
-            problems.push(problem("/shipping_address/country", "unknown-country", message));
-        }
-        problems
     }
 }
 

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Account, Hold, Kept, Movement};
-use crate::kernel::{OrderId, VariantId};
+use crate::kernel::{CustomerKey, OrderId, VariantId};
 
 /// The counters of one variant, as they stand under its lock.
 #[derive(Debug, Clone, Copy)]
@@ -177,25 +177,28 @@ pub async fn next_expiries(
     .await
 }
 
-/// Writes one hold per order and variant, all with the same deadline.
+/// Writes one hold per order and variant, all with the same deadline, for the customer who is named.
 pub async fn insert(
     tx: &mut PgConnection,
-    holds: &[Hold],
+    holds: &[(Hold, Option<CustomerKey>)],
     expires_at: OffsetDateTime,
 ) -> sqlx::Result<()> {
-    let order_ids: Vec<Uuid> = holds.iter().map(|hold| hold.order_id.uuid()).collect();
-    let variant_ids: Vec<Uuid> = holds.iter().map(|hold| hold.variant_id.uuid()).collect();
-    let quantities: Vec<i64> = holds.iter().map(|hold| hold.quantity).collect();
+    let order_ids: Vec<Uuid> = holds.iter().map(|(hold, _)| hold.order_id.uuid()).collect();
+    let variant_ids: Vec<Uuid> = holds.iter().map(|(hold, _)| hold.variant_id.uuid()).collect();
+    let quantities: Vec<i64> = holds.iter().map(|(hold, _)| hold.quantity).collect();
+    let customers: Vec<Option<&[u8]>> =
+        holds.iter().map(|(_, customer)| customer.as_ref().map(CustomerKey::as_bytes)).collect();
     sqlx::query!(
         r#"
-        INSERT INTO holds (order_id, variant_id, quantity, expires_at)
-        SELECT hold.order_id, hold.variant_id, hold.quantity, $4
-        FROM unnest($1::uuid[], $2::uuid[], $3::bigint[])
-            AS hold (order_id, variant_id, quantity)
+        INSERT INTO holds (order_id, variant_id, quantity, customer_key, expires_at)
+        SELECT hold.order_id, hold.variant_id, hold.quantity, hold.customer_key, $5
+        FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bytea[])
+            AS hold (order_id, variant_id, quantity, customer_key)
         "#,
         &order_ids,
         &variant_ids,
         &quantities,
+        &customers as &[Option<&[u8]>],
         expires_at,
     )
     .execute(tx)

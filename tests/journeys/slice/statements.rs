@@ -180,6 +180,42 @@ async fn replays_takeovers_and_refusals_in_a_slice_take_no_more_than_promised() 
 }
 
 #[tokio::test]
+async fn a_limit_for_each_customer_takes_one_statement_more_whatever_the_size_of_the_slice() {
+    TestApp::run(async |app| {
+        app.expect_unfinished_jobs();
+        let mug = app.product_with_stock(1_000).await;
+        let lamp = app.product_with_stock(2).await;
+        let late = app.guest().await.order_for(&[(lamp, 2)]).await;
+        app.age(late, 17).await;
+        let tap = Tap::open(app).await;
+        let (ada, bob) = (app.customer().await.id.unwrap(), app.customer().await.id.unwrap());
+        let any_key = || Uuid::now_v7().to_string();
+        let one = |owner| [wish(owner, &any_key(), &[(mug, 1)])];
+        let many: Vec<_> = (0..100).flat_map(|_| [ada, bob]).flat_map(one).collect();
+        let (_, unlimited) = tap.place(&one(ada)).await;
+        app.execute("UPDATE variants SET purchase_limit = 4").await;
+
+        let (small, of_one) = tap.place(&one(ada)).await;
+        let (large, of_many) = tap.place(&many).await;
+        let cem = app.customer().await.id.unwrap();
+        tap.place(&[wish(cem, KEY, &[(mug, 1)])]).await;
+        let all_at_once = [
+            wish(cem, KEY, &[(mug, 1)]),
+            wish(cem, &any_key(), &[(lamp, 2), (mug, 1)]),
+            wish(app.customer().await.id.unwrap(), &any_key(), &[(lamp, 1)]),
+        ];
+        let (outcomes, at_most) = tap.place(&all_at_once).await;
+
+        assert_eq!(small, ["placed"]);
+        assert_eq!(large.iter().filter(|outcome| **outcome == "placed").count(), 6);
+        assert_eq!((of_one, of_many), (unlimited + 1, unlimited + 1));
+        assert_eq!(outcomes, ["replayed", "placed", "out-of-stock"]);
+        assert!(at_most <= STATEMENTS_MAX + 1, "{at_most} statements");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_known_to_be_sold_out_is_refused_without_a_transaction() {
     TestApp::run(async |app| {
         let mug = app.product_with_stock(1).await;
