@@ -32,7 +32,9 @@ pub async fn capture_payment(
             let standing = news.standing.clone();
             settle_news(cx, news).await?;
             match standing {
-                Standing::Authorized { .. } => Err(CheckoutError::PaymentInProgress),
+                // It is not what was asked for, and stays where it is.
+                Standing::Authorized(charge) if !payment.asks_for(&charge) => Ok(()),
+                Standing::Authorized(_) => Err(CheckoutError::PaymentInProgress),
                 // The bank has let go of the money: the shopper may pay in another way.
                 Standing::Open { .. } => retire(cx, &payment).await,
                 Standing::Processing | Standing::Captured(_) | Standing::Cancelled => Ok(()),
@@ -45,13 +47,20 @@ pub async fn capture_payment(
     }
 }
 
-/// Collects the money; where the provider refuses, because it let go of it, tells how it stands.
+/// Collects the money; where the provider refuses, because it let go of it or has not set aside what was
+/// asked for, tells how it stands.
 async fn collect(cx: &Context, payment: &Payment, charge_ref: &str) -> Result<News, PaymentError> {
     let refusal = match gateway::capture(cx, payment, charge_ref).await {
         Err(error @ PaymentError::Provider(CallError::Rejected { .. })) => error,
         answer => return answer,
     };
     let news = gateway::look_at_charge(cx, payment, charge_ref).await?;
-    let news = news.filter(|news| !matches!(news.standing, Standing::Authorized { .. }));
+    let news = news.filter(|news| match &news.standing {
+        Standing::Authorized(charge) => !payment.asks_for(charge),
+        Standing::Open { .. }
+        | Standing::Processing
+        | Standing::Captured(_)
+        | Standing::Cancelled => true,
+    });
     news.ok_or(refusal)
 }

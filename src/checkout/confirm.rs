@@ -58,15 +58,16 @@ pub async fn confirm_payment(
 
 /// Settles the news, and collects what is set aside.
 async fn collect(cx: &Context, attempt: &Attempt, news: News) -> Result<(), CheckoutError> {
-    let Standing::Authorized { charge_ref } = &news.standing else {
+    let Standing::Authorized(charge) = &news.standing else {
         return settle_news(cx, news).await;
     };
-    if attempt.order_status != Status::AwaitingPayment {
+    let is_wanted = attempt.payment.asks_for(charge);
+    if attempt.order_status != Status::AwaitingPayment || !is_wanted {
         return settle_news(cx, news).await;
     }
     // Before the provider is asked: it stages the job that goes on trying, whatever happens to us.
     settle_news(cx, news.clone()).await?;
-    let collected = gateway::capture(cx, &attempt.payment, charge_ref).await?;
+    let collected = gateway::capture(cx, &attempt.payment, &charge.charge_ref).await?;
     failpoint::pass("confirm.after-capture");
     settle_news(cx, collected).await
 }

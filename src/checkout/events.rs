@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     context::Context,
-    kernel::{EventId, failpoint, rerun},
+    kernel::{self, EventId, failpoint, rerun},
     orders,
     payments::{
         Charge, News, Provider, Standing,
@@ -86,7 +86,7 @@ impl Judged {
                 return;
             }
         };
-        let about = match inbox::read(event, livemode) {
+        let about = match inbox::read(event, livemode, kernel::time::now()) {
             Reading::Settle(news) => {
                 self.settlements.push(Settlement { news, event_id: Some(event.id) });
                 return;

@@ -42,7 +42,7 @@ pub(super) async fn withdraw(
     let called_off = called_off.unwrap_or_else(|_| Err(unanswered("it took too long").into()));
     match called_off {
         Ok(None | Some(Standing::Cancelled | Standing::Captured(_))) => Ok(Withdrawal::Over),
-        Ok(Some(Standing::Processing | Standing::Authorized { .. })) => Ok(Withdrawal::UnderWay),
+        Ok(Some(Standing::Processing | Standing::Authorized(_))) => Ok(Withdrawal::UnderWay),
         Ok(Some(Standing::Open { .. })) => Ok(Withdrawal::Unknown(unanswered("it is open still"))),
         Err(CheckoutError::Payment(_)) if payment.state == State::Processing => {
             Ok(Withdrawal::UnderWay)
@@ -65,7 +65,7 @@ pub async fn cancel_payment(cx: &Context, id: PaymentId) -> Result<(), CheckoutE
         None | Some(Standing::Cancelled | Standing::Captured(_)) => Ok(()),
         // Only Razorpay: whether it is collected is the order's affair by now, and what is not
         // collected goes back by itself.
-        Some(Standing::Authorized { .. }) => retire(cx, &payment).await,
+        Some(Standing::Authorized(_)) => retire(cx, &payment).await,
         Some(Standing::Open { .. } | Standing::Processing) => Err(CheckoutError::PaymentInProgress),
     }
 }

@@ -14,7 +14,10 @@ pub use events::Event;
 pub use refunds::{NewRefund, Refund};
 
 use hyper::{Method, body::Bytes, header::CONTENT_TYPE};
-use miniserde::{Deserialize, json};
+use miniserde::{
+    Deserialize,
+    json::{self, Number, Value},
+};
 use secrecy::{ExposeSecret, SecretString};
 use stripe::{IdempotencyKey, RequestStrategy};
 use stripe_client_core::{
@@ -49,6 +52,9 @@ const PAGE_TRIES_MAX: u32 = 3;
 
 /// Stripe's clock may be behind the database's.
 const SKEW: Duration = Duration::minutes(5);
+
+/// What an answer shows in full, rather than its name alone: it says whether money went back.
+const CHARGE: &str = "latest_charge";
 
 /// Stripe's answer to whoever cancels or captures an intent in which there is nothing left to cancel
 /// or to capture.
@@ -100,6 +106,8 @@ pub struct Intent {
     pub payment_id: Option<Uuid>,
     /// Why the last try to pay failed.
     pub last_decline: Option<String>,
+    /// What of the money was sent back; `None` where the answer does not show the charge.
+    pub refunded_minor: Option<i64>,
 }
 
 /// How far a payment is.
@@ -146,8 +154,8 @@ impl Stripe {
     }
 
     pub async fn retrieve_intent(&self, intent: &str) -> Result<Intent, CallError> {
-        let request = lean(&RetrievePaymentIntent::new(id(intent)?), RequestStrategy::Once);
-        self.intent("retrieve_intent", request).await
+        let request = RetrievePaymentIntent::new(id(intent)?).expand([CHARGE.to_owned()]);
+        self.intent("retrieve_intent", lean(&request, RequestStrategy::Once)).await
     }
 
     /// Finds the intent that was created for a payment at `since` or later.
@@ -187,7 +195,8 @@ impl Stripe {
     /// Collects the money that was set aside, unless that was done before or is too late: returns the
     /// intent as it stands then.
     pub async fn capture_intent(&self, intent: &str) -> Result<Intent, CallError> {
-        let request = lean(&CapturePaymentIntent::new(id(intent)?), RequestStrategy::Once);
+        let request = CapturePaymentIntent::new(id(intent)?).expand([CHARGE.to_owned()]);
+        let request = lean(&request, RequestStrategy::Once);
         self.change("capture_intent", intent, request).await
     }
 
@@ -266,6 +275,7 @@ impl Stripe {
         let payment_id = body.payment_id();
         let currency = body.currency.to_ascii_uppercase();
         let here = |amount| amount_read(amount, &currency);
+        let refunded_minor = body.latest_charge.as_ref().and_then(refunded).map(here);
         let last_decline =
             body.last_payment_error.and_then(|error| code(error.decline_code.or(error.code)));
         Ok(Intent {
@@ -278,6 +288,7 @@ impl Stripe {
             client_secret: body.client_secret.map(SecretString::from),
             payment_id,
             last_decline,
+            refunded_minor: refunded_minor.transpose()?,
             currency,
         })
     }
@@ -464,6 +475,18 @@ struct IntentBody {
     client_secret: Option<String>,
     metadata: Option<HashMap<String, String>>,
     last_payment_error: Option<ErrorFields>,
+    /// Its name, or all of it where that was asked for.
+    latest_charge: Option<Value>,
+}
+
+/// What of a charge was sent back, if the answer shows more of it than its name.
+fn refunded(charge: &Value) -> Option<i64> {
+    let Value::Object(fields) = charge else { return None };
+    match fields.get("amount_refunded") {
+        Some(Value::Number(Number::I64(amount))) => Some(*amount),
+        Some(Value::Number(Number::U64(amount))) => i64::try_from(*amount).ok(),
+        _ => None,
+    }
 }
 
 impl IntentBody {

@@ -189,12 +189,11 @@ pub(super) const ALL: &[Invariant] = &[
         name: "done-mails-were-sent",
         promise: "a mail job that is done has a delivery that a mail server took, unless nobody is to get the mail any more",
         sql: "
-            SELECT job_ledger.id::text, format('%s of order %s', kind, payload ->> 'order_id')
+            SELECT job_ledger.id::text, format('%s for %s', kind, split_part(dedupe_key, ':', 2))
             FROM job_ledger
             LEFT JOIN orders ON orders.id = (payload ->> 'order_id')::uuid
             LEFT JOIN deliveries
-                ON deliveries.cause_id = coalesce(
-                    payload ->> 'payment_id', payload ->> 'refund_id', payload ->> 'order_id')::uuid
+                ON deliveries.cause_id::text = split_part(dedupe_key, ':', 2)
                 AND deliveries.template = split_part(dedupe_key, ':', 1)
             WHERE lane = 'mail'
                 AND job_ledger.state = 'done'
@@ -212,6 +211,27 @@ pub(super) const ALL: &[Invariant] = &[
                     AND EXISTS (
                         SELECT FROM refunds
                         WHERE refunds.id = (payload ->> 'refund_id')::uuid AND refunds.state = 'failed'
+                    )
+                )
+                -- An order that names nobody any more has nobody to be told.
+                AND NOT (deliveries.cause_id IS NULL AND orders.erased_at IS NOT NULL)
+                -- An account that is gone has nobody to be told.
+                AND NOT (
+                    deliveries.cause_id IS NULL
+                    AND payload ? 'user_id'
+                    AND NOT EXISTS (
+                        SELECT FROM users WHERE users.id = (payload ->> 'user_id')::uuid
+                    )
+                )
+                -- What an account's mail says is decided when it is sent, and a request that has run out
+                -- gets none.
+                AND NOT (
+                    payload ? 'request_id'
+                    AND NOT EXISTS (
+                        SELECT
+                        FROM deliveries AS unsent
+                        WHERE unsent.cause_id = (payload ->> 'request_id')::uuid
+                            AND unsent.sent_at IS NULL
                     )
                 )",
     },

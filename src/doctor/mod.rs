@@ -3,6 +3,7 @@
 mod invariants;
 mod money;
 mod refunds;
+mod sales;
 mod store;
 
 use serde::{Deserialize, Serialize};
@@ -110,7 +111,7 @@ pub async fn compare(db: &PgPool, ledger: &ProviderLedger) -> sqlx::Result<Vec<F
 
 /// Every invariant that is checked.
 pub fn invariants() -> impl Iterator<Item = &'static Invariant> {
-    invariants::ALL.iter().chain(money::ALL).chain(refunds::ALL)
+    invariants::ALL.iter().chain(money::ALL).chain(refunds::ALL).chain(sales::ALL)
 }
 
 impl Invariant {

@@ -102,7 +102,15 @@ pub(super) const ALL: &[Invariant] = &[
                             SELECT FROM order_events
                             WHERE order_events.order_id = orders.id AND kind = 'quarantine_resolved'
                         )
-                    WHEN 'wrong_amount' THEN captures.amount_minor <> payments.amount_minor
+                    WHEN 'wrong_amount' THEN
+                        captures.amount_minor <> payments.amount_minor
+                        -- All of it was sent back at the provider before anybody here heard of it.
+                        OR fate = 'refund_due'
+                            AND captures.amount_minor <= (
+                                SELECT sum(amount_minor)
+                                FROM refunds
+                                WHERE refunds.capture_id = captures.id AND cause = 'provider'
+                            )
                     WHEN 'wrong_currency' THEN captures.currency <> payments.currency
                     -- The stock that was missing then may be back, and what was foreign is of another object.
                     ELSE reason IN ('out_of_stock', 'foreign_object')
@@ -189,6 +197,31 @@ pub(super) const ALL: &[Invariant] = &[
             WHERE state = 'new'
                 AND kind IN ('payment_intent.succeeded', 'payment.captured', 'order.paid')
                 AND received_at < now() - interval '2 minutes'",
+    },
+    Invariant {
+        name: "looks-are-not-overdue",
+        promise: "whatever a provider is to be asked about is asked about within a quarter of an hour after its time",
+        sql: "
+            SELECT subject, format('due since %s', due)
+            FROM (
+                SELECT id::text AS subject, next_look_at AS due FROM payments
+                UNION ALL
+                SELECT id::text, next_look_at
+                FROM refunds
+                WHERE state IN ('requested', 'pending') OR (state = 'succeeded' AND provider = 'razorpay')
+                UNION ALL
+                SELECT id::text, next_look_at FROM disputes WHERE state = 'open'
+                UNION ALL
+                -- A provider that nobody pays with any more may be gone from the settings.
+                SELECT 'lists of ' || provider, next_read_at
+                FROM reconciliation_cursors
+                WHERE EXISTS (
+                    SELECT FROM payments
+                    WHERE payments.provider = reconciliation_cursors.provider
+                        AND created_at > now() - interval '1 day'
+                )
+            ) AS looks
+            WHERE due < now() - interval '15 minutes'",
     },
     Invariant {
         name: "inbox-is-worked",

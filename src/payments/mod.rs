@@ -21,6 +21,7 @@ use std::str::FromStr;
 pub use error::PaymentError;
 pub use state::{State, UnknownState};
 
+use self::gateway::{RefundAtProvider, RefundStanding};
 use crate::kernel::{Money, OrderId, PaymentId};
 
 /// Who collects the money.
@@ -79,6 +80,12 @@ impl Payment {
             Provider::Razorpay => self.id.uuid().simple().to_string(),
         }
     }
+
+    /// Whether it is all that the provider was asked to collect, and nothing else.
+    pub fn asks_for(&self, charge: &Charge) -> bool {
+        let asked = (self.amount.minor(), self.amount.currency().code());
+        asked == (charge.amount_minor, &*charge.currency)
+    }
 }
 
 /// What a provider says of a payment, by a signed webhook or by its answer to a question.
@@ -102,15 +109,15 @@ pub enum Standing {
     Open { last_decline: Option<String> },
     /// It is under way, for minutes or days.
     Processing,
-    /// The shopper's bank has set the money aside. `charge_ref` is what has to be captured.
-    Authorized { charge_ref: String },
+    /// The shopper's bank has set the money aside: it has to be captured.
+    Authorized(Charge),
     /// Money was collected: one charge, but for a provider that took it twice.
     Captured(Vec<Charge>),
     /// It will never be paid.
     Cancelled,
 }
 
-/// Money that a provider collected.
+/// Money that a provider collected, or may collect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Charge {
     /// The provider's name for the money: `pi_…` or `pay_…`.
@@ -118,6 +125,31 @@ pub struct Charge {
     pub amount_minor: i64,
     /// Three capital letters, as the provider says; not necessarily one of ISO 4217.
     pub currency: String,
+    /// What of it was sent back, as its provider says when it is asked; a webhook of the money says
+    /// nothing of that.
+    pub refunds: Vec<RefundAtProvider>,
+}
+
+impl Charge {
+    /// What of it went back or is on its way, in minor units.
+    pub fn refunded_minor(&self) -> i64 {
+        self.refunds_that_hold().map(|refund| refund.amount_minor).sum()
+    }
+
+    /// The refunds that did not fail.
+    pub fn refunds_that_hold(&self) -> impl Iterator<Item = &RefundAtProvider> {
+        let holds = |standing: &RefundStanding| match standing {
+            RefundStanding::Pending | RefundStanding::Succeeded => true,
+            RefundStanding::Failed { .. } => false,
+        };
+        self.refunds.iter().filter(move |refund| refund.amount_minor > 0 && holds(&refund.standing))
+    }
+
+    /// Whether all of it went back before anybody here heard of it.
+    pub fn is_gone(&self) -> bool {
+        let refunded = self.refunded_minor();
+        refunded > 0 && refunded >= self.amount_minor
+    }
 }
 
 /// What became of money that was collected.
@@ -140,7 +172,8 @@ pub enum Surplus {
     OrderCancelled,
     /// The order was paid before.
     AlreadyPaid,
-    /// It is not what was asked for, and a person would not have it.
+    /// It is not what was asked for: a person would not have it, or it was sent back at the provider
+    /// before anybody here heard of it, and nothing of it is left.
     Refused(Mismatch),
 }
 

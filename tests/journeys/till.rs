@@ -59,5 +59,6 @@ pub(crate) fn charge(payment: &Payment) -> Charge {
         charge_ref: format!("pi_{}", payment.id.uuid().simple()),
         amount_minor: payment.amount.minor(),
         currency: payment.amount.currency().code().to_owned(),
+        refunds: Vec::new(),
     }
 }

@@ -10,6 +10,8 @@
 mod cluster;
 #[path = "../support/process.rs"]
 mod process;
+#[path = "../support/roles.rs"]
+mod roles;
 
 mod client;
 mod ledger;

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use holdfast::{
+    identity::{self, Hasher, Password, Role},
+    kernel::EmailAddress,
+};
 use reqwest::StatusCode;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +19,10 @@ use crate::{
     shop::{Shop, survive},
 };
 
+/// Who logs in all the time.
+const EMAIL: &str = "ada@example.com";
+const PASSWORD: &str = "correct horse battery";
+
 /// A deadline whose wake-up was lost is noticed by the sweep, which comes every two seconds.
 const LATENESS_MAX: Duration = Duration::from_secs(4);
 
@@ -24,6 +32,10 @@ async fn a_redis_that_forgets_hangs_and_goes_under_load_fails_nobody_and_loses_n
     survive(plan, async |shop| {
         let mug = shop.stock(100_000).await;
         let client = shop.client();
+        let (email, password) = (EmailAddress::parse(EMAIL), Password::parse(PASSWORD));
+        let (email, password, db) = (email.unwrap(), password.unwrap(), &shop.cluster.db);
+        let hasher = Hasher::new(1);
+        identity::create_user(db, &hasher, email, password, Role::Customer).await.unwrap();
         let closing = CancellationToken::new();
         let logins = tokio::spawn(log_in_again_and_again(client.clone(), closing.clone()));
         let load = Load::start(&client, 6, mug);
@@ -70,10 +82,9 @@ async fn flush(shop: &Shop) {
     redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await.unwrap();
 }
 
-/// Opens an account, and returns what every login was answered.
+/// Logs in with an account until the shop closes, and returns what every login was answered.
 async fn log_in_again_and_again(client: Client, closing: CancellationToken) -> Vec<StatusCode> {
-    let credentials = json!({ "email": "ada@example.com", "password": "correct horse battery" });
-    assert_eq!(client.post("/v1/auth/register", &credentials).await, StatusCode::CREATED);
+    let credentials = json!({ "email": EMAIL, "password": PASSWORD });
     let mut answers = Vec::new();
     while !closing.is_cancelled() {
         answers.push(client.post("/v1/auth/login", &credentials).await);

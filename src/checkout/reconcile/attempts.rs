@@ -97,11 +97,12 @@ async fn look(cx: &Context, payment: &Payment) -> Result<(), CheckoutError> {
     }
     settle_news(cx, news).await?;
     match standing {
-        Standing::Authorized { charge_ref } => {
-            still_under_way(capture_payment(cx, payment.id, &charge_ref).await)
+        Standing::Authorized(charge) if payment.asks_for(&charge) => {
+            still_under_way(capture_payment(cx, payment.id, &charge.charge_ref).await)
         }
         Standing::Open { .. }
         | Standing::Processing
+        | Standing::Authorized(_)
         | Standing::Captured(_)
         | Standing::Cancelled => Ok(()),
     }
@@ -116,7 +117,7 @@ async fn is_wanted(
 ) -> Result<bool, CheckoutError> {
     match standing {
         Standing::Captured(_) => Ok(true),
-        Standing::Authorized { .. } => {
+        Standing::Authorized(_) => {
             let orders = orders::store::standings(&cx.db, &[payment.order_id]).await?;
             Ok(orders.iter().any(|order| order.status == Status::AwaitingPayment))
         }

@@ -216,9 +216,8 @@ async fn write(
     }
 }
 
-/// Tells people of a refund that stays where it is.
+/// Tells people of a refund that stays where it is, unless they were told and it stayed there.
 async fn withhold(tx: &mut PgConnection, refund: &Refund) -> sqlx::Result<()> {
-    orders::store::record_events(&mut *tx, &[entry(refund, Note::RefundWithheld)]).await?;
     let finding = NewFinding {
         kind: findings::Kind::RefundWithheld,
         subject: refund.id.to_string(),
@@ -230,7 +229,10 @@ async fn withhold(tx: &mut PgConnection, refund: &Refund) -> sqlx::Result<()> {
             "currency": refund.currency,
         }),
     };
-    findings::store::open(tx, &[finding]).await
+    if findings::store::open(&mut *tx, &[finding]).await? == 0 {
+        return Ok(());
+    }
+    orders::store::record_events(tx, &[entry(refund, Note::RefundWithheld)]).await
 }
 
 /// Puts another refund in the place of this one.

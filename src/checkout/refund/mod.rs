@@ -36,13 +36,7 @@ pub(super) async fn request(tx: &mut PgConnection, new: &[NewRefund]) -> sqlx::R
     let entries: Vec<_> = new
         .iter()
         .map(|refund| {
-            let detail = json!({
-                "refund_id": refund.id.uuid(),
-                "provider": refund.provider.name(),
-                "amount": refund.amount_minor,
-                "currency": refund.currency,
-                "cause": refund.cause.name(),
-            });
+            let detail = detail_of_new(refund);
             Entry { order_id: refund.order_id, note: Note::RefundRequested, detail }
         })
         .collect();
@@ -71,7 +65,18 @@ fn is_disputed(disputes: &[disputes::Dispute], capture_id: uuid::Uuid) -> bool {
         .any(|dispute| dispute.capture_id == capture_id && dispute.state == disputes::State::Open)
 }
 
-/// What a timeline says of a refund.
+/// What a timeline says of a refund that is about to be written.
+pub(super) fn detail_of_new(refund: &NewRefund) -> Value {
+    json!({
+        "refund_id": refund.id.uuid(),
+        "provider": refund.provider.name(),
+        "amount": refund.amount_minor,
+        "currency": refund.currency,
+        "cause": refund.cause.name(),
+    })
+}
+
+/// The same of one that is written.
 fn detail(refund: &Refund) -> Value {
     json!({
         "refund_id": refund.id.uuid(),

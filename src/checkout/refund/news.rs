@@ -210,7 +210,8 @@ pub(super) async fn fail(
     };
     orders::store::record_events(&mut *tx, &[entry]).await?;
     is_under_way(&mut *tx, refund.id).await?;
-    findings::store::open(tx, &[finding]).await
+    findings::store::open(tx, &[finding]).await?;
+    Ok(())
 }
 
 /// Closes what said that the refund is withheld.

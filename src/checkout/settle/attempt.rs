@@ -12,8 +12,9 @@ use super::{
     decide::{Decision, Facts, Named, Paid, decide, missing},
 };
 use crate::{
+    checkout::allowance::LateAllowances,
     inventory::{
-        allocation::{Available, Demand, allocate, shortfall},
+        allocation::{self, Available, Demand, shortfall},
         holds::{self, Account, Cause, Hold, Kept, Movement, moved},
     },
     kernel::{EventId, OrderId, PaymentId, VariantId},
@@ -22,7 +23,7 @@ use crate::{
         store::{Entry, Extended, LockedForPayment},
     },
     payments::{
-        self, Payment, Standing,
+        self, Payment, Standing, findings,
         inbox::{self, Outcome},
         refunds::store::NewRefund,
         store::NewCapture,
@@ -118,7 +119,7 @@ fn needing_stock(locked: &[LockedForPayment], named: &[Named<'_>]) -> Vec<OrderI
             let is_waiting = order.status == Status::AwaitingPayment;
             match named.news.standing {
                 Standing::Captured(_) => is_waiting || order.status == Status::Expired,
-                Standing::Processing | Standing::Authorized { .. } => is_waiting && !order.extended,
+                Standing::Processing | Standing::Authorized(_) => is_waiting && !order.extended,
                 Standing::Open { .. } | Standing::Cancelled => false,
             }
         })
@@ -160,10 +161,22 @@ async fn read_payments(
 ) -> sqlx::Result<Facts> {
     let payments = payments::store::lock_of(&mut *tx, order_ids).await?;
     let charges: Vec<_> = named.iter().flat_map(Named::charge_names).collect();
-    let captures = payments::store::captures_known(tx, order_ids, &charges).await?;
+    let captures = payments::store::captures_known(&mut *tx, order_ids, &charges).await?;
+    let payments = payments.into_iter().map(|payment| (payment.id, payment)).collect();
+    let misfits: Vec<_> = named.iter().filter_map(|named| named.misfit(&payments)).collect();
+    let subjects: Vec<_> = misfits.iter().map(|(_, charge)| &*charge.charge_ref).collect();
+    let told = if subjects.is_empty() {
+        HashSet::new()
+    } else {
+        let kind = findings::Kind::UnknownMoney;
+        findings::store::told(tx, kind, &subjects).await?.into_iter().collect()
+    };
+    let misfits = misfits.into_iter();
+    let misfits = misfits.map(|(provider, charge)| (provider, charge.charge_ref.clone()));
     Ok(Facts {
         orders: locked.into_iter().map(|order| (order.id, order)).collect(),
-        payments: payments.into_iter().map(|payment| (payment.id, payment)).collect(),
+        payments,
+        reported: misfits.filter(|(_, name)| told.contains(name)).collect(),
         recorded: captures
             .into_iter()
             .map(|capture| (capture.provider, capture.charge_ref))
@@ -178,8 +191,9 @@ pub(in crate::checkout) struct Served {
     pub(in crate::checkout) taken: Vec<Hold>,
 }
 
-/// Holds again what the claimants no longer hold, in their order, each whole or not at all. Where
-/// they are short, expired holds are taken over, but for those of the slice's own orders.
+/// Holds again what the claimants no longer hold, in their order, each whole or not at all, and only
+/// as far as their customers may still have it. Where they are short, expired holds are taken over, but
+/// for those of the slice's own orders.
 pub(in crate::checkout) async fn serve(
     tx: &mut PgConnection,
     stock: &LockedStock,
@@ -187,8 +201,13 @@ pub(in crate::checkout) async fn serve(
     slice_order_ids: &[OrderId],
 ) -> sqlx::Result<Served> {
     let mut available = stock.available.clone();
-    let demands: Vec<Demand> = missing(&stock.holds, claimants);
-    let shortages = shortfall(&available, &demands);
+    let claims = claimants.iter().copied().zip(missing(&stock.holds, claimants));
+    let mut claims: Vec<(OrderId, Demand)> = claims.collect();
+    let late = claims.iter().map(|(order_id, lost)| (*order_id, lost));
+    let mut allowances = LateAllowances::read(&mut *tx, late).await?;
+    // Nobody is taken anything for an order that cannot be served anyway.
+    claims.retain(|(order_id, lost)| allowances.allow(*order_id, lost));
+    let shortages = shortfall(&available, claims.iter().map(|(_, lost)| lost));
     let mut taken = Vec::new();
     if !shortages.is_empty() {
         taken = holds::store::take_over(tx, &shortages, slice_order_ids).await?;
@@ -196,11 +215,13 @@ pub(in crate::checkout) async fn serve(
             *available.entry(hold.variant_id).or_default() += hold.quantity;
         }
     }
-    let order_ids = claimants
-        .iter()
-        .zip(allocate(&mut available, &demands))
-        .filter_map(|(order_id, served)| served.is_ok().then_some(*order_id))
-        .collect();
+    let mut order_ids = HashSet::with_capacity(claims.len());
+    for (order_id, lost) in claims {
+        if allowances.allow(order_id, &lost) && allocation::serve(&mut available, &lost).is_ok() {
+            allowances.draw(order_id, &lost);
+            order_ids.insert(order_id);
+        }
+    }
     Ok(Served { order_ids, taken })
 }
 
@@ -230,11 +251,12 @@ async fn write(
     if !decision.captures.is_empty() {
         payments::store::insert_captures(&mut *tx, &decision.captures).await?;
     }
-    if !decision.refunds.is_empty() {
-        payments::refunds::store::insert(&mut *tx, &decision.refunds).await?;
+    let refunds = [&*decision.refunds, &*decision.adopted].concat();
+    if !refunds.is_empty() {
+        payments::refunds::store::insert(&mut *tx, &refunds).await?;
     }
     if !decision.findings.is_empty() {
-        payments::findings::store::open(&mut *tx, &decision.findings).await?;
+        findings::store::open(&mut *tx, &decision.findings).await?;
     }
 
     let mails: Vec<_> = paid.iter().map(|id| SendOrderConfirmed { order_id: id.uuid() }).collect();
@@ -242,6 +264,7 @@ async fn write(
     staged.merge(jobs::stage(&mut *tx, &decision.declined, Delay::NONE).await?);
     staged.merge(jobs::stage(&mut *tx, &decision.withdrawn, Delay::NONE).await?);
     staged.merge(jobs::stage(&mut *tx, &decision.set_aside, Delay::NONE).await?);
+    staged.merge(jobs::stage(&mut *tx, &decision.refunded, Delay::NONE).await?);
     let refund = |refund: &NewRefund| RefundPayment { refund_id: refund.id.uuid() };
     let refunds: Vec<_> = decision.refunds.iter().map(refund).collect();
     staged.merge(jobs::stage(&mut *tx, &refunds, Delay::NONE).await?);

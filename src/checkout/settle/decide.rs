@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jobs::{
     checkout::{CancelPayment, CapturePayment},
-    notifications::SendPaymentFailed,
+    notifications::{SendPaymentFailed, SendRefundMade},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
+    checkout::refund,
     inventory::{allocation::Demand, holds::Kept},
     kernel::{EventId, OrderId, PaymentId, RefundId},
     orders::{
@@ -19,6 +20,7 @@ use crate::{
     payments::{
         Charge, Fate, Mismatch, News, Payment, Provider, Standing, State, Surplus, findings,
         findings::store::NewFinding,
+        gateway::RefundStanding,
         inbox::Outcome,
         refunds,
         refunds::store::NewRefund,
@@ -47,9 +49,19 @@ impl<'a> Named<'a> {
             Standing::Captured(charges) => charges,
             Standing::Open { .. }
             | Standing::Processing
-            | Standing::Authorized { .. }
+            | Standing::Authorized(_)
             | Standing::Cancelled => &[],
         }
+    }
+
+    /// The money that is set aside and is not what the payment asks for.
+    pub(super) fn misfit(
+        &self,
+        payments: &BTreeMap<PaymentId, Payment>,
+    ) -> Option<(Provider, &'a Charge)> {
+        let Standing::Authorized(charge) = &self.news.standing else { return None };
+        let payment = payments.get(&self.payment_id)?;
+        (!payment.asks_for(charge)).then_some((self.news.provider, charge))
     }
 }
 
@@ -61,6 +73,8 @@ pub(super) struct Facts {
     pub(super) payments: BTreeMap<PaymentId, Payment>,
     /// The providers' names for the money that is on record.
     pub(super) recorded: HashSet<(Provider, String)>,
+    /// The same names for what is set aside, is not what was asked for, and was told to people before.
+    pub(super) reported: HashSet<(Provider, String)>,
 }
 
 /// An order that becomes paid, and what its timeline says of it.
@@ -78,6 +92,10 @@ pub(super) struct Decision {
     pub(super) captures: Vec<NewCapture>,
     /// The money that goes back at once.
     pub(super) refunds: Vec<NewRefund>,
+    /// What was sent back at the provider before anybody here heard of the money.
+    pub(super) adopted: Vec<NewRefund>,
+    /// Of that, what has reached its shopper.
+    pub(super) refunded: Vec<SendRefundMade>,
     /// What a person has to look at.
     pub(super) findings: Vec<NewFinding>,
     pub(super) changes: Vec<StateChange>,
@@ -103,6 +121,7 @@ pub(super) fn decide(
         orders: facts.orders.clone(),
         payments: facts.payments.clone(),
         recorded: facts.recorded.clone(),
+        reported: facts.reported.clone(),
         can_have,
         declined: Vec::new(),
         processing: Vec::new(),
@@ -130,11 +149,12 @@ struct Desk<C> {
     orders: HashMap<OrderId, LockedForPayment>,
     payments: BTreeMap<PaymentId, Payment>,
     recorded: HashSet<(Provider, String)>,
+    reported: HashSet<(Provider, String)>,
     can_have: C,
     /// What depends on where order and payment stand when all news is heard.
     declined: Vec<PaymentId>,
     processing: Vec<PaymentId>,
-    authorized: Vec<(PaymentId, String)>,
+    authorized: Vec<(PaymentId, Charge)>,
     decision: Decision,
 }
 
@@ -157,15 +177,17 @@ impl<C: Fn(OrderId) -> bool> Desk<C> {
                 self.advance(id, State::Processing);
                 self.processing.push(id);
             }
-            Standing::Authorized { charge_ref } => {
-                self.advance(id, State::Authorized);
-                self.authorized.push((id, charge_ref.clone()));
+            Standing::Authorized(charge) => {
+                // What was not asked for is not collected: the shopper may still pay.
+                let next = if payment.asks_for(charge) { State::Authorized } else { State::Open };
+                self.advance(id, next);
+                self.authorized.push((id, charge.clone()));
             }
             Standing::Captured(_) => {
                 for charge in self.unrecorded(named) {
                     self.advance(id, State::Captured);
                     let fate = self.judge(id, charge);
-                    self.record(named, charge, fate);
+                    self.record(named, charge, kept(charge, fate));
                 }
             }
             Standing::Cancelled => self.advance(id, State::Cancelled),
@@ -175,7 +197,7 @@ impl<C: Fn(OrderId) -> bool> Desk<C> {
     /// Records money of another object that names a payment of ours, and believes nothing else of it.
     fn quarantine(&mut self, named: &Named<'_>) {
         for charge in self.unrecorded(named) {
-            self.record(named, charge, Fate::Quarantined(Mismatch::ForeignObject));
+            self.record(named, charge, kept(charge, FOREIGN));
         }
         let outcome = match named.charges() {
             [] => Outcome::Ignored("it is of another object than our payment".to_owned()),
@@ -230,6 +252,9 @@ impl<C: Fn(OrderId) -> bool> Desk<C> {
             Status::Cancelled => return Fate::RefundDue(Surplus::OrderCancelled),
             Status::AwaitingPayment | Status::Expired => {}
         }
+        if charge.is_gone() {
+            return Fate::RefundDue(Surplus::Refused(Mismatch::WrongAmount));
+        }
         if !(self.can_have)(order.id) {
             return Fate::RefundDue(Surplus::OutOfStock);
         }
@@ -251,13 +276,16 @@ impl<C: Fn(OrderId) -> bool> Desk<C> {
             Fate::Quarantined(_) => Some(Note::PaymentQuarantined),
         };
         if let Some(note) = note {
-            let detail = json!({
+            let mut detail = json!({
                 "payment_id": named.payment_id.uuid(),
                 "charge_ref": charge.charge_ref,
                 "amount": charge.amount_minor,
                 "currency": charge.currency,
                 "reason": fate.reason(),
             });
+            if charge.refunded_minor() > 0 {
+                detail["refunded"] = json!(charge.refunded_minor());
+            }
             self.note(named.order_id, note, detail);
         }
         let capture = NewCapture {
@@ -270,12 +298,39 @@ impl<C: Fn(OrderId) -> bool> Desk<C> {
             currency: charge.currency.clone(),
             fate,
         };
+        self.adopt(&capture, charge);
         match fate {
             Fate::Accepted => {}
-            Fate::RefundDue(_) => self.decision.refunds.push(refund_of(&capture)),
+            Fate::RefundDue(_) => {
+                let left = charge.amount_minor - charge.refunded_minor();
+                self.decision.refunds.extend((left > 0).then(|| refund_of(&capture, left)));
+            }
             Fate::Quarantined(_) => self.decision.findings.push(finding_of(&capture)),
         }
         self.decision.captures.push(capture);
+    }
+
+    /// Takes over what was sent back of the money at its provider. One that failed moved nothing.
+    fn adopt(&mut self, capture: &NewCapture, charge: &Charge) {
+        for made in charge.refunds_that_hold() {
+            let state = match made.standing {
+                RefundStanding::Succeeded => refunds::State::Succeeded,
+                RefundStanding::Pending | RefundStanding::Failed { .. } => refunds::State::Pending,
+            };
+            let new = NewRefund {
+                state,
+                cause: refunds::Cause::Provider,
+                provider_ref: Some(made.provider_ref.clone()),
+                ..refund_of(capture, made.amount_minor)
+            };
+            let (order_id, refund_id) = (new.order_id.uuid(), new.id.uuid());
+            self.note(new.order_id, Note::RefundRequested, refund::detail_of_new(&new));
+            if state == refunds::State::Succeeded {
+                self.note(new.order_id, Note::RefundSucceeded, refund::detail_of_new(&new));
+                self.decision.refunded.push(SendRefundMade { order_id, refund_id });
+            }
+            self.decision.adopted.push(new);
+        }
     }
 
     /// Puts it on the order's timeline, once.
@@ -310,13 +365,18 @@ impl<C: Fn(OrderId) -> bool> Desk<C> {
     /// Has the money collected that was set aside for an order that wants it. Other money is set
     /// aside in vain: it is given back, where the provider does not do that by itself.
     fn collect_or_give_back(&mut self) {
-        for (id, charge_ref) in std::mem::take(&mut self.authorized) {
+        for (id, charge) in std::mem::take(&mut self.authorized) {
             let Some(payment) = self.payments.get(&id).cloned() else { continue };
             if payment.state == State::Captured {
                 continue;
             }
             if self.awaits_payment(payment.order_id) {
-                self.decision.set_aside.push(CapturePayment { payment_id: id.uuid(), charge_ref });
+                if payment.asks_for(&charge) {
+                    let (payment_id, charge_ref) = (id.uuid(), charge.charge_ref);
+                    self.decision.set_aside.push(CapturePayment { payment_id, charge_ref });
+                } else {
+                    self.report(&payment, &charge);
+                }
                 continue;
             }
             let provider = payment.provider.name();
@@ -326,6 +386,30 @@ impl<C: Fn(OrderId) -> bool> Desk<C> {
                 self.withdraw(id);
             }
         }
+    }
+
+    /// Tells people, once, of money that is set aside and is not what was asked for: it is left where it
+    /// is, and the provider gives it back.
+    fn report(&mut self, payment: &Payment, charge: &Charge) {
+        if !self.reported.insert((payment.provider, charge.charge_ref.clone())) {
+            return;
+        }
+        let detail = json!({
+            "payment_id": payment.id.uuid(),
+            "provider": payment.provider.name(),
+            "charge_ref": charge.charge_ref,
+            "amount": charge.amount_minor,
+            "currency": charge.currency,
+            "asked": payment.amount.minor(),
+            "asked_currency": payment.amount.currency().code(),
+        });
+        self.decision.findings.push(NewFinding {
+            kind: findings::Kind::UnknownMoney,
+            subject: charge.charge_ref.clone(),
+            order_id: Some(payment.order_id),
+            detail: detail.clone(),
+        });
+        self.note(payment.order_id, Note::PaymentNotCollected, detail);
     }
 
     /// Gives orders more time whose payment is under way.
@@ -393,14 +477,25 @@ impl<C: Fn(OrderId) -> bool> Desk<C> {
 
 const FOREIGN: Fate = Fate::Quarantined(Mismatch::ForeignObject);
 
-/// All of the money, on its way back.
-fn refund_of(capture: &NewCapture) -> NewRefund {
+/// What becomes of the money where some of it may have gone back: where nothing is left, there is nothing
+/// to decide.
+fn kept(charge: &Charge, fate: Fate) -> Fate {
+    match fate {
+        Fate::Quarantined(mismatch) if charge.is_gone() => {
+            Fate::RefundDue(Surplus::Refused(mismatch))
+        }
+        Fate::Accepted | Fate::RefundDue(_) | Fate::Quarantined(_) => fate,
+    }
+}
+
+/// So much of the money, on its way back.
+fn refund_of(capture: &NewCapture, amount_minor: i64) -> NewRefund {
     NewRefund {
         id: RefundId::generate(),
         capture_id: capture.id,
         order_id: capture.order_id,
         provider: capture.provider,
-        amount_minor: capture.amount_minor,
+        amount_minor,
         currency: capture.currency.clone(),
         state: refunds::State::Requested,
         cause: refunds::Cause::Surplus,

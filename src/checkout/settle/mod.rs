@@ -44,7 +44,7 @@ pub enum Settled {
 ///
 /// All that follows from the slice (at most [`SLICE_MAX`](crate::kernel::batch::SLICE_MAX) news)
 /// commits together, its webhooks noted as done included. However many they are, one attempt takes
-/// 27 statements at most, `BEGIN` and `COMMIT` included. An error says that the news should be
+/// 29 statements at most, `BEGIN` and `COMMIT` included. An error says that the news should be
 /// brought again.
 pub async fn settle(cx: &Context, slice: &[Settlement]) -> Vec<Result<Settled, CheckoutError>> {
     halves("payment news", slice, async |part: &[Settlement]| {

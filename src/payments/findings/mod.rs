@@ -41,7 +41,8 @@ pub enum Kind {
     Disputed,
     /// A webhook that concerns us cannot be read. The subject is the webhook.
     ParkedWebhook,
-    /// The provider has money of ours that nobody here knows of. The subject is its name for it.
+    /// The provider has money in our name that is not on our books: nobody here knows of the payment, or
+    /// what is set aside is not what was asked for. The subject is the provider's name for it.
     UnknownMoney,
 }
 

@@ -20,8 +20,8 @@ pub struct NewFinding {
     pub detail: Value,
 }
 
-/// Opens the findings; one that is open about the same already stays as it is.
-pub async fn open(tx: impl PgExecutor<'_>, findings: &[NewFinding]) -> sqlx::Result<()> {
+/// Opens the findings, and returns how many; one that is open about the same already stays as it is.
+pub async fn open(tx: impl PgExecutor<'_>, findings: &[NewFinding]) -> sqlx::Result<u64> {
     let ids: Vec<Uuid> = findings.iter().map(|_| Uuid::now_v7()).collect();
     let kinds: Vec<&str> = findings.iter().map(|new| new.kind.name()).collect();
     let subjects: Vec<&str> = findings.iter().map(|new| new.subject.as_str()).collect();
@@ -29,7 +29,7 @@ pub async fn open(tx: impl PgExecutor<'_>, findings: &[NewFinding]) -> sqlx::Res
         findings.iter().map(|new| new.order_id.map(OrderId::uuid)).collect();
     let details: Vec<_> = findings.iter().map(|new| sqlx::types::Json(&new.detail)).collect();
     // Sorted, so that two transactions that find the same cannot deadlock.
-    sqlx::query!(
+    let opened = sqlx::query!(
         r#"
         INSERT INTO findings (id, kind, subject, order_id, detail)
         SELECT new.id, new.kind, new.subject, new.order_id, new.detail
@@ -46,7 +46,37 @@ pub async fn open(tx: impl PgExecutor<'_>, findings: &[NewFinding]) -> sqlx::Res
     )
     .execute(tx)
     .await?;
-    Ok(())
+    Ok(opened.rows_affected())
+}
+
+/// Those of the subjects about which there is a finding of that kind, open or closed.
+pub async fn told(
+    db: impl PgExecutor<'_>,
+    kind: Kind,
+    subjects: &[&str],
+) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(
+        r#"SELECT DISTINCT subject FROM findings WHERE kind = $1 AND subject = ANY($2)"#,
+        kind.name(),
+        subjects as &[&str],
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// How many findings of each kind are open, of the kinds of which any is.
+pub async fn count_open(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<(Kind, i64)>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT kind, count(*) AS "count!"
+        FROM findings
+        WHERE closed_at IS NULL
+        GROUP BY kind
+        "#,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(|row| Ok((row.kind.parse().map_err(unreadable)?, row.count))).collect()
 }
 
 /// Closes what is open about the subject, because it is over.

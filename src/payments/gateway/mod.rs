@@ -22,7 +22,7 @@ pub use self::{
         refunds_of,
     },
 };
-use super::{News, Payment, PaymentError, Provider};
+use super::{Charge, News, Payment, PaymentError, Provider};
 use crate::{clients::CallError, context::Context, kernel};
 
 /// Providers keep a key for 24 hours at least; afterwards the same key would make a second object.
@@ -190,6 +190,15 @@ const fn absent() -> CallError {
 /// An outcome that stays unknown, without a failure that the provider would keep under a key.
 fn unreadable(why: &str) -> CallError {
     CallError::Unknown { why: why.to_owned(), answered_5xx: false }
+}
+
+/// The money, unless its refunds come to less than what its provider says went back of it: one of them is
+/// not listed yet, or one failed meanwhile.
+fn complete(charge: Charge, refunded_minor: i64) -> Result<Charge, PaymentError> {
+    if charge.refunded_minor() < refunded_minor {
+        return Err(unreadable("refunds that are told of are not listed").into());
+    }
+    Ok(charge)
 }
 
 /// The answer to a question about the payment is about the payment, whether the provider repeats our id or not.

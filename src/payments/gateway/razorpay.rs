@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::{
     CheckoutProof, DisputeAtProvider, DisputeStanding, Handover, Happened, Opened,
-    RefundAtProvider, RefundRequest, RefundStanding, absent, found, is_past_its_key, unreadable,
+    RefundAtProvider, RefundRequest, RefundStanding, absent, complete, found, is_past_its_key,
+    unreadable,
 };
 use crate::{
     clients::{
@@ -73,9 +74,11 @@ pub(super) async fn look_up_charge(cx: &Context, id: &str) -> Result<Option<News
 /// the shopper is not handed the order of a payment that was given up.
 pub(super) async fn cancel(cx: &Context, payment: &Payment) -> Result<Option<News>, PaymentError> {
     let news = look(cx, payment).await?;
-    Ok(news.map(|news| match news.standing {
-        Standing::Captured(_) | Standing::Authorized { .. } | Standing::Cancelled => news,
-        Standing::Open { .. } | Standing::Processing => {
+    Ok(news.map(|news| match &news.standing {
+        Standing::Captured(_) | Standing::Cancelled => news,
+        Standing::Authorized(charge) if payment.asks_for(charge) => news,
+        // What was not asked for is not collected either.
+        Standing::Authorized(_) | Standing::Open { .. } | Standing::Processing => {
             News { standing: Standing::Cancelled, ..news }
         }
     }))
@@ -88,7 +91,7 @@ pub(super) async fn capture(
 ) -> Result<News, PaymentError> {
     let (minor, currency) = (payment.amount.minor(), payment.amount.currency());
     let charge = account(cx)?.capture_payment(charge_ref, minor, currency.code()).await?;
-    news_of_charge(cx, payment, charge)
+    news_of_charge(cx, payment, charge).await
 }
 
 /// Checks the signature over our order, never over the one that the browser names: a good signature
@@ -114,7 +117,7 @@ pub(super) async fn look_at_charge(
     if charge.order_id.is_none() || charge.order_id != payment.provider_ref {
         return Err(PaymentError::BadSignature);
     }
-    news_of_charge(cx, payment, charge)
+    news_of_charge(cx, payment, charge).await
 }
 
 pub(super) async fn refund(
@@ -262,36 +265,66 @@ async fn standing(razorpay: &Razorpay, order: Order) -> Result<News, PaymentErro
         payment_id: order.payment_id.or_else(by_receipt).map(PaymentId::from),
         provider_ref: order.id,
         livemode: razorpay.livemode(),
-        standing: of_charges(charges),
+        standing: of_charges(razorpay, charges).await?,
     })
 }
 
 /// How an order stands that was tried to be paid so, the newest first.
-fn of_charges(charges: Vec<razorpay::Payment>) -> Standing {
+async fn of_charges(
+    razorpay: &Razorpay,
+    charges: Vec<razorpay::Payment>,
+) -> Result<Standing, PaymentError> {
     let (mut captured, mut authorized, mut last_decline) = (Vec::new(), None, None);
     for charge in charges {
         match charge.status {
-            PaymentStatus::Captured => captured.push(collected(charge)),
-            PaymentStatus::Authorized => authorized = authorized.or(Some(charge.id)),
+            PaymentStatus::Captured => captured.push(collected(razorpay, charge).await?),
+            // It came and went. What goes back by itself was never collected.
+            PaymentStatus::Refunded if charge.captured => {
+                captured.push(collected(razorpay, charge).await?);
+            }
+            PaymentStatus::Authorized => authorized = authorized.or(Some(charge)),
             PaymentStatus::Failed => last_decline = last_decline.or(charge.error_code),
-            // What was given back is not ours any more. The others are no money yet.
+            // They are no money yet, or never were.
             PaymentStatus::Refunded | PaymentStatus::Created | PaymentStatus::Unheard(_) => {}
         }
     }
     if !captured.is_empty() {
-        return Standing::Captured(captured);
+        return Ok(Standing::Captured(captured));
     }
-    match authorized {
-        Some(charge_ref) => Standing::Authorized { charge_ref },
+    Ok(match authorized {
+        Some(charge) => Standing::Authorized(money(charge, Vec::new())),
         None => Standing::Open { last_decline },
+    })
+}
+
+/// The money, with all that went back of it, for which Razorpay is asked where there is any.
+async fn collected(razorpay: &Razorpay, charge: razorpay::Payment) -> Result<Charge, PaymentError> {
+    let refunded_minor = match charge.status {
+        PaymentStatus::Refunded => charge.amount_minor,
+        PaymentStatus::Created
+        | PaymentStatus::Authorized
+        | PaymentStatus::Captured
+        | PaymentStatus::Failed
+        | PaymentStatus::Unheard(_) => charge.amount_refunded_minor,
+    };
+    if refunded_minor == 0 {
+        return Ok(money(charge, Vec::new()));
+    }
+    let refunds = razorpay.refunds_of(&charge.id).await?;
+    let refunds = refunds.into_iter().map(|refund| refunded(refund, &charge.currency)).collect();
+    complete(money(charge, refunds), refunded_minor)
+}
+
+fn money(charge: razorpay::Payment, refunds: Vec<RefundAtProvider>) -> Charge {
+    Charge {
+        charge_ref: charge.id,
+        amount_minor: charge.amount_minor,
+        currency: charge.currency,
+        refunds,
     }
 }
 
-fn collected(charge: razorpay::Payment) -> Charge {
-    Charge { charge_ref: charge.id, amount_minor: charge.amount_minor, currency: charge.currency }
-}
-
-fn news_of_charge(
+async fn news_of_charge(
     cx: &Context,
     payment: &Payment,
     charge: razorpay::Payment,
@@ -302,7 +335,7 @@ fn news_of_charge(
         provider_ref: order_id.unwrap_or_default(),
         payment_id: Some(payment.id),
         livemode: account(cx)?.livemode(),
-        standing: of_charges(vec![charge]),
+        standing: of_charges(account(cx)?, vec![charge]).await?,
     })
 }
 

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use super::{
     DisputeAtProvider, DisputeStanding, Handover, Happened, Opened, RefundAtProvider,
-    RefundRequest, RefundStanding, absent, found, is_past_its_key, unreadable,
+    RefundRequest, RefundStanding, absent, complete, found, is_past_its_key, unreadable,
 };
 use crate::{
     clients::{
@@ -33,19 +33,24 @@ pub(super) async fn ensure(
         return Err(unreadable("an intent without a client secret").into());
     };
     let handover = Handover::Stripe { payment_intent_id: intent.id.clone(), client_secret };
-    Ok(Opened { news: news(intent), handover })
+    Ok(Opened { news: news(cx, intent).await?, handover })
 }
 
 pub(super) async fn look(cx: &Context, payment: &Payment) -> Result<Option<News>, PaymentError> {
     if let Some(id) = &payment.provider_ref {
         return look_up(cx, id).await;
     }
-    let intent = account(cx)?.find_intent(payment.id.uuid(), payment.created_at).await?;
-    Ok(intent.map(news))
+    match account(cx)?.find_intent(payment.id.uuid(), payment.created_at).await? {
+        Some(intent) => news(cx, intent).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 pub(super) async fn look_up(cx: &Context, id: &str) -> Result<Option<News>, PaymentError> {
-    Ok(found(account(cx)?.retrieve_intent(id).await)?.map(news))
+    match found(account(cx)?.retrieve_intent(id).await)? {
+        Some(intent) => news(cx, intent).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// A payment without an intent is given one first: whoever may still be creating it under the same
@@ -63,11 +68,15 @@ pub(super) async fn cancel(
             Err(error) => return Err(error),
         },
     };
-    Ok(found(account(cx)?.cancel_intent(&id).await)?.map(news))
+    match found(account(cx)?.cancel_intent(&id).await)? {
+        Some(intent) => news(cx, intent).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 pub(super) async fn capture(cx: &Context, id: &str) -> Result<News, PaymentError> {
-    Ok(news(account(cx)?.capture_intent(id).await?))
+    let intent = account(cx)?.capture_intent(id).await?;
+    news(cx, intent).await
 }
 
 pub(super) async fn refund(
@@ -179,30 +188,47 @@ async fn find_or_create(
     Ok(create(&next.provider_key()).await?)
 }
 
-fn news(intent: Intent) -> News {
-    let charge_ref = intent.id.clone();
+async fn news(cx: &Context, intent: Intent) -> Result<News, PaymentError> {
     let standing = match intent.status {
         IntentStatus::RequiresPaymentMethod
         | IntentStatus::RequiresConfirmation
         | IntentStatus::RequiresAction => Standing::Open { last_decline: intent.last_decline },
         IntentStatus::Processing => Standing::Processing,
-        IntentStatus::RequiresCapture => Standing::Authorized { charge_ref },
-        IntentStatus::Succeeded => Standing::Captured(vec![Charge {
-            charge_ref,
-            amount_minor: intent.amount_received_minor,
+        IntentStatus::RequiresCapture => Standing::Authorized(Charge {
+            charge_ref: intent.id.clone(),
+            amount_minor: intent.amount_minor,
             currency: intent.currency,
-        }]),
+            refunds: Vec::new(),
+        }),
+        IntentStatus::Succeeded => Standing::Captured(vec![collected(cx, &intent).await?]),
         IntentStatus::Canceled => Standing::Cancelled,
         // A word of next year: it is neither money nor the end of it.
         IntentStatus::Unheard(_) => Standing::Open { last_decline: None },
     };
-    News {
+    Ok(News {
         provider: Provider::Stripe,
         provider_ref: intent.id,
         payment_id: intent.payment_id.map(PaymentId::from),
         livemode: intent.livemode,
         standing,
-    }
+    })
+}
+
+/// The money, with all that went back of it, for which Stripe is asked where there is any.
+async fn collected(cx: &Context, intent: &Intent) -> Result<Charge, PaymentError> {
+    let refunded_minor = match intent.refunded_minor {
+        Some(refunded_minor) => refunded_minor,
+        // A list shows no charges.
+        None => account(cx)?.retrieve_intent(&intent.id).await?.refunded_minor.unwrap_or(0),
+    };
+    let refunds = if refunded_minor == 0 { Vec::new() } else { refunds_of(cx, &intent.id).await? };
+    let charge = Charge {
+        charge_ref: intent.id.clone(),
+        amount_minor: intent.amount_received_minor,
+        currency: intent.currency.clone(),
+        refunds,
+    };
+    complete(charge, refunded_minor)
 }
 
 fn refunded(refund: Refund) -> Result<RefundAtProvider, PaymentError> {

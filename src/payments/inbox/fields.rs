@@ -48,6 +48,7 @@ pub(super) fn charge(
         charge_ref,
         amount_minor: amount_minor.ok_or(Unreadable(amount))?,
         currency: letters.ok_or(Unreadable(currency))?.to_ascii_uppercase(),
+        refunds: Vec::new(),
     })
 }
 

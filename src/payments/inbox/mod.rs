@@ -22,7 +22,7 @@ pub use receive::{Receipt, receive};
 pub use replay::replay;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use crate::{
     kernel::EventId,
@@ -143,8 +143,16 @@ pub enum Reading {
     Park(String),
 }
 
+/// How long a webhook's picture of collected money is believed, from its making. What waited through a
+/// shorter outage of ours is settled without asking, of which a provider allows only so much each second;
+/// by then nobody has sent the money of an order back that nobody has seen.
+const FRESH_MAX: Duration = Duration::minutes(15);
+
 /// Reads what a stored webhook says to do, for a shop whose payments are real if `livemode`.
-pub fn read(event: &StoredEvent, livemode: bool) -> Reading {
+///
+/// `now` is by any clock that agrees with the provider's to a minute or so. Of money that was collected
+/// a while before it, some may have gone back meanwhile: its provider is to be asked.
+pub fn read(event: &StoredEvent, livemode: bool, now: OffsetDateTime) -> Reading {
     let Ok(body) = serde_json::from_slice::<Value>(event.body.as_ref()) else {
         return Reading::Park("the body is not JSON".to_owned());
     };
@@ -152,7 +160,23 @@ pub fn read(event: &StoredEvent, livemode: bool) -> Reading {
         Provider::Stripe => stripe::read(&event.kind, &body, livemode),
         Provider::Razorpay => razorpay::read(&event.kind, &body, livemode),
     };
-    reading.unwrap_or_else(|Unreadable(field)| Reading::Park(format!("`{field}` cannot be read")))
+    match reading {
+        Ok(Reading::Settle(news)) if is_late(event.provider, &body, now) => {
+            Reading::Review { provider_ref: news.provider_ref }
+        }
+        Ok(reading) => reading,
+        Err(Unreadable(field)) => Reading::Park(format!("`{field}` cannot be read")),
+    }
+}
+
+fn is_late(provider: Provider, body: &Value, now: OffsetDateTime) -> bool {
+    let created = match provider {
+        Provider::Stripe => "created",
+        Provider::Razorpay => "created_at",
+    };
+    let created = body.get(created).and_then(Value::as_i64);
+    let created = created.and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+    created.is_some_and(|created| now - created > FRESH_MAX)
 }
 
 /// Why an event is ignored that no provider would be asked about.

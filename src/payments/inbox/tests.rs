@@ -25,7 +25,7 @@ fn reading(provider: Provider, body: &[u8]) -> Reading {
         Provider::Stripe => Received::from_stripe(body.to_vec()),
         Provider::Razorpay => Received::from_razorpay(Some("evt_razorpay"), body.to_vec()),
     };
-    read(&stored(received), false)
+    read(&stored(received), false, OffsetDateTime::UNIX_EPOCH)
 }
 
 /// The fixture with one field changed, or taken away.
@@ -58,6 +58,7 @@ fn stripe_money() -> News {
             charge_ref: "pi_3SVkq2Lkd9f2Zs1p0K2mTt9u".to_owned(),
             amount_minor: 4_999,
             currency: "USD".to_owned(),
+            refunds: Vec::new(),
         }]),
     }
 }
@@ -72,6 +73,7 @@ fn razorpay_money() -> News {
             charge_ref: "pay_DESlfW9H8K9uqM".to_owned(),
             amount_minor: 50_000,
             currency: "INR".to_owned(),
+            refunds: Vec::new(),
         }]),
     }
 }
@@ -309,10 +311,18 @@ fn case_34_an_amount_is_counted_as_iso_4217_counts_it() {
 fn events_of_the_other_mode_are_parked() {
     let test = stored(Received::from_stripe(STRIPE.into()));
     let live = stored(Received::from_stripe(changed(STRIPE, "/livemode", Some(json!(true)))));
-    assert_eq!(read(&test, true), Reading::Park("test-mode event".to_owned()));
-    assert_eq!(read(&live, false), Reading::Park("live-mode event".to_owned()));
+    assert_eq!(
+        read(&test, true, OffsetDateTime::UNIX_EPOCH),
+        Reading::Park("test-mode event".to_owned())
+    );
+    assert_eq!(
+        read(&live, false, OffsetDateTime::UNIX_EPOCH),
+        Reading::Park("live-mode event".to_owned())
+    );
 
-    let Reading::Settle(news) = read(&live, true) else { panic!("no money") };
+    let Reading::Settle(news) = read(&live, true, OffsetDateTime::UNIX_EPOCH) else {
+        panic!("no money")
+    };
     assert!(news.livemode);
 }
 
@@ -401,7 +411,7 @@ proptest! {
         kind in ".{0,30}",
     ) {
         let event = StoredEvent { id: EventId::generate(), provider, kind, body: body.clone().into() };
-        let _ = read(&event, true);
+        let _ = read(&event, true, OffsetDateTime::UNIX_EPOCH);
         let _ = (Received::from_stripe(body.clone()), Received::from_razorpay(None, body));
     }
 
@@ -417,7 +427,7 @@ proptest! {
         let body = body.to_string().into_bytes();
         let event = StoredEvent { id: EventId::generate(), provider, kind: kind.to_owned(), body: body.into() };
         // It has no amount.
-        prop_assert!(!matches!(read(&event, true), Reading::Settle(_)));
+        prop_assert!(!matches!(read(&event, true, OffsetDateTime::UNIX_EPOCH), Reading::Settle(_)));
     }
 
     #[test]
@@ -441,5 +451,27 @@ proptest! {
             prop_assert!(charges[0].currency.bytes().all(|byte| byte.is_ascii_uppercase()));
             prop_assert!(is_name(&charges[0].charge_ref));
         }
+    }
+}
+
+#[test]
+fn old_news_of_collected_money_is_asked_about() {
+    for (provider, body, created, name) in [
+        (Provider::Stripe, STRIPE, "/created", "pi_3SVkq2Lkd9f2Zs1p0K2mTt9u"),
+        (Provider::Razorpay, CAPTURED, "/created_at", "order_DESlLckIVRkHWj"),
+    ] {
+        let body = changed(body, created, Some(json!(1_000)));
+        let received = match provider {
+            Provider::Stripe => Received::from_stripe(body),
+            Provider::Razorpay => Received::from_razorpay(Some("evt_razorpay"), body),
+        };
+        let event = stored(received);
+        let at = |seconds: i64| OffsetDateTime::from_unix_timestamp(1_000 + seconds).unwrap();
+
+        for fresh in [-600_i64, 0, 900] {
+            assert!(matches!(read(&event, false, at(fresh)), Reading::Settle(_)), "{fresh}");
+        }
+        let review = Reading::Review { provider_ref: name.to_owned() };
+        assert_eq!(read(&event, false, at(901)), review);
     }
 }

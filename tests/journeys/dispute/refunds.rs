@@ -1,7 +1,13 @@
 //! Money that is to go back, or goes back, and is claimed by a bank; and refunds of which the shop
 //! learns by webhook alone.
 
-use holdfast::{checkout::review_dispute, payments::Fate};
+use holdfast::{
+    checkout::{
+        reconcile::{reconcile_attempts, reconcile_refunds},
+        review_dispute,
+    },
+    payments::Fate,
+};
 use serde_json::json;
 use simulator::providers::{Capture, Delivery, Provider, Verdict};
 use uuid::Uuid;
@@ -9,7 +15,7 @@ use uuid::Uuid;
 use super::{findings, ours, paid, paid_at_provider};
 use crate::{
     provider::{BOTH, Purchase, assert_ledgers_agree, hear_all, inbox_of},
-    support::{app::TestApp, shop::Variant},
+    support::{app::TestApp, client::until, shop::Variant},
 };
 
 /// Money that came too late for its order, was claimed by the shopper's bank, and was heard of in one
@@ -83,6 +89,53 @@ async fn case_20_money_under_dispute_is_not_sent_back_before_the_dispute_is_won(
             assert_eq!(late.refund_states().await, ["succeeded"]);
             assert!(late.withheld().await.iter().all(|(_, is_open)| !is_open));
             assert_eq!(app.providers.ledger().refunds.len(), sent_back + 1);
+        }
+        assert_ledgers_agree(app).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_20_a_dispute_that_only_the_provider_knows_of_is_told_of_once() {
+    TestApp::run(async |app| {
+        for provider in BOTH {
+            app.providers.set_delivery(provider, Delivery::Lost);
+            let (late, charge) = paid_at_provider(app, provider).await;
+            late.expire().await;
+            Purchase::of_all(app, late.mug).await;
+            let dispute = app.providers.dispute(&charge).unwrap();
+            app.execute("DELETE FROM job_ledger WHERE kind = 'checkout.cancel-payment'").await;
+
+            for _ in 0..3 {
+                app.execute("UPDATE payments SET next_look_at = now() WHERE state = 'cancelling'")
+                    .await;
+                reconcile_attempts(&app.cx).await.unwrap();
+                app.settle().await;
+                app.execute("UPDATE refunds SET next_look_at = now() WHERE state = 'requested'")
+                    .await;
+                reconcile_refunds(&app.cx).await.unwrap();
+            }
+
+            assert_eq!(late.refund_states().await, ["requested"]);
+            assert_eq!(late.dispute_states().await, [""; 0]);
+            assert_eq!(late.told_of("refund_withheld").await.len(), 1);
+            assert!(matches!(&*late.withheld().await, [(_, true)]));
+
+            app.providers.close_dispute(&dispute, Verdict::Won).unwrap();
+            // Stripe repeats its refusal as long as it knows the key: a day.
+            app.providers.expire_idempotency_keys();
+            app.execute("UPDATE refunds SET next_look_at = now() WHERE state = 'requested'").await;
+            // A worker may have taken it first.
+            until("the money is back", async || {
+                app.execute("UPDATE refunds SET next_look_at = now() WHERE state = 'requested'")
+                    .await;
+                reconcile_refunds(&app.cx).await.unwrap();
+                let states = late.refund_states().await;
+                if states == ["succeeded"] { Ok(()) } else { Err(format!("{states:?}")) }
+            })
+            .await;
+            app.settle().await;
+            assert!(late.withheld().await.iter().all(|(_, is_open)| !is_open));
         }
         assert_ledgers_agree(app).await;
     })

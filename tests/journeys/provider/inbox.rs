@@ -285,7 +285,7 @@ async fn case_27_what_nobody_knows_is_kept_and_what_nobody_can_read_is_parked() 
 }
 
 fn outcome(event: &inbox::StoredEvent) -> Outcome {
-    match inbox::read(event, false) {
+    match inbox::read(event, false, time::now()) {
         Reading::Ignore(reason) => Outcome::Ignored(reason.to_owned()),
         Reading::Park(reason) => Outcome::Parked(reason),
         Reading::Settle(_)

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use futures_util::future::join_all;
 use holdfast::{
     checkout::{Settled, Settlement, SoldOut, cancel_order, place_orders, settle, work},
-    kernel::OwnerId,
-    payments::{Charge, Payment, Provider, Standing},
+    payments::{
+        Charge, Payment, Provider, Standing,
+        gateway::{RefundAtProvider, RefundStanding},
+    },
 };
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
@@ -15,13 +17,13 @@ use crate::{
     slice::statements::Tap,
     support::{
         app::TestApp,
-        shop::{Variant, strangers_wish, wish},
+        shop::{Variant, strangers_wish},
     },
     till::{charge, news},
 };
 
 /// What docs/architecture.md and the use case itself promise.
-const STATEMENTS_MAX: usize = 27;
+const STATEMENTS_MAX: usize = 29;
 
 /// Places so many orders of one unit each.
 async fn orders(app: &TestApp, variant: Variant, number: usize) -> Vec<Uuid> {
@@ -41,13 +43,11 @@ async fn expired_orders(app: &TestApp, variant: Variant, number: usize) -> Vec<U
 }
 
 async fn cancelled_orders(app: &TestApp, variant: Variant, number: usize) -> Vec<Uuid> {
-    let owner_id = Uuid::now_v7();
-    let slice: Vec<_> = (0..number)
-        .map(|n| wish(owner_id, &format!("order-{n:020}-{}", variant.id), &[(variant, 1)]))
-        .collect();
-    for placed in place_orders(&app.cx, &SoldOut::default(), &slice).await {
+    let slice: Vec<_> = (0..number).map(|_| strangers_wish(&[(variant, 1)])).collect();
+    let placed = place_orders(&app.cx, &SoldOut::default(), &slice).await;
+    for (placed, wish) in placed.into_iter().zip(&slice) {
         let id = placed.unwrap().receipt.order_id;
-        cancel_order(&app.cx, id.into(), OwnerId::from(owner_id)).await.unwrap();
+        cancel_order(&app.cx, id.into(), wish.owner_id).await.unwrap();
     }
     slice.iter().map(|wish| wish.order_id.uuid()).collect()
 }
@@ -73,6 +73,29 @@ fn in_full(payment: &Payment) -> Standing {
 fn too_little(payment: &Payment) -> Standing {
     let asked = charge(payment);
     Standing::Captured(vec![Charge { amount_minor: asked.amount_minor - 1, ..asked }])
+}
+
+/// All of it went back before anybody here heard of it.
+fn gone(payment: &Payment) -> Standing {
+    let asked = charge(payment);
+    let refund = RefundAtProvider {
+        provider_ref: format!("re_{}", payment.id.uuid().simple()),
+        refund_id: None,
+        charge_ref: asked.charge_ref.clone(),
+        amount_minor: asked.amount_minor,
+        currency: asked.currency.clone(),
+        standing: RefundStanding::Succeeded,
+    };
+    Standing::Captured(vec![Charge { refunds: vec![refund], ..asked }])
+}
+
+fn set_aside(payment: &Payment) -> Standing {
+    Standing::Authorized(charge(payment))
+}
+
+fn too_little_set_aside(payment: &Payment) -> Standing {
+    let asked = charge(payment);
+    Standing::Authorized(Charge { amount_minor: asked.amount_minor - 1, ..asked })
 }
 
 fn declined(_: &Payment) -> Standing {
@@ -113,10 +136,13 @@ async fn of_every_fate(app: &TestApp, each: usize) -> Vec<Settlement> {
     slice.extend(of_each(app, &regained, in_full).await);
     slice.extend(of_each(app, &late, in_full).await);
     slice.extend(of_each(app, &cancelled, in_full).await);
-    let waiting = orders(app, plenty, 3 * each).await;
+    let waiting = orders(app, plenty, 6 * each).await;
     slice.extend(of_each(app, &waiting[..each], too_little).await);
     slice.extend(of_each(app, &waiting[each..2 * each], declined).await);
-    slice.extend(of_each(app, &waiting[2 * each..], |_| Standing::Processing).await);
+    slice.extend(of_each(app, &waiting[2 * each..3 * each], |_| Standing::Processing).await);
+    slice.extend(of_each(app, &waiting[3 * each..4 * each], gone).await);
+    slice.extend(of_each(app, &waiting[4 * each..5 * each], set_aside).await);
+    slice.extend(of_each(app, &waiting[5 * each..], too_little_set_aside).await);
     slice
 }
 
@@ -144,13 +170,16 @@ async fn payments_of_every_fate_take_the_same_statements_however_many_they_are()
             ("accepted", 24),
             ("refund_due order_cancelled", 8),
             ("refund_due out_of_stock", 8),
+            ("refund_due wrong_amount", 8),
             ("quarantined wrong_amount", 8),
         ];
         let expected = expected.map(|(fate, captures)| (fate.to_owned(), captures)).into();
         assert_eq!(fates(app).await, expected);
         let extended = "order_events WHERE kind = 'deadline_extended'";
-        assert_eq!(app.count(extended).await, 8);
+        assert_eq!(app.count(extended).await, 16);
         assert_eq!(app.count("order_events WHERE kind = 'payment_failed'").await, 8);
+        assert_eq!(app.count("order_events WHERE kind = 'payment_not_collected'").await, 8);
+        assert_eq!(app.count("refunds WHERE cause = 'provider'").await, 8);
     })
     .await;
 }

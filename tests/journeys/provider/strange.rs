@@ -78,8 +78,6 @@ async fn case_09_after_a_wrong_amount_the_order_can_still_be_paid() {
 #[tokio::test]
 async fn case_09_money_that_was_set_aside_in_another_amount_is_not_collected() {
     TestApp::run(async |app| {
-        // What cannot be collected is tried again until it goes back by itself.
-        app.expect_unfinished_jobs();
         let purchase = Purchase::begin(app).await;
         let name = purchase.open(Provider::Razorpay).await;
 
@@ -90,6 +88,7 @@ async fn case_09_money_that_was_set_aside_in_another_amount_is_not_collected() {
         purchase.assert_not_paid().await;
         assert_eq!(app.providers.ledger().captures, []);
         assert_eq!(purchase.fates().await, []);
+        assert_eq!(purchase.timeline().await, ["placed", "payment_not_collected"]);
     })
     .await;
 }

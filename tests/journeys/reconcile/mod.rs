@@ -1,9 +1,11 @@
 //! What nobody told the shop: it asks. The numbers are those of the cases in `docs/reliability.md`.
 
 mod attempts;
+mod gone;
 mod lists;
 mod operator;
 mod refunds;
+mod set_aside;
 
 use holdfast::{
     checkout::reconcile::{reconcile_attempts, reconcile_disputes, reconcile_refunds},

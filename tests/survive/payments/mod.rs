@@ -4,6 +4,7 @@ mod crash;
 mod late;
 mod loss;
 mod refunds;
+mod reviews;
 mod storm;
 
 use std::time::Duration;

@@ -12,6 +12,7 @@ use crate::{
         holds::{self, Hold},
     },
     kernel::{Money, VariantId},
+    payments::gateway::RefundAtProvider,
 };
 
 const TOTAL: i64 = 25_98;
@@ -86,6 +87,7 @@ impl Shop {
                 orders: HashMap::from([(order.id, order)]),
                 payments: attempts.into_iter().map(|attempt| (attempt.id, attempt)).collect(),
                 recorded: HashSet::new(),
+                reported: HashSet::new(),
             },
             hold: Kept {
                 hold: Hold { order_id: order.id, variant_id: mug(), quantity: 2 },
@@ -284,7 +286,20 @@ fn news(id: PaymentId, standing: Standing) -> News {
 }
 
 fn charge(charge_ref: &str, amount_minor: i64, currency: &str) -> Charge {
-    Charge { charge_ref: charge_ref.to_owned(), amount_minor, currency: currency.to_owned() }
+    let (charge_ref, currency) = (charge_ref.to_owned(), currency.to_owned());
+    Charge { charge_ref, amount_minor, currency, refunds: Vec::new() }
+}
+
+/// So much of the money, sent back at the provider.
+fn back(charge_ref: &str, amount_minor: i64, standing: RefundStanding) -> RefundAtProvider {
+    RefundAtProvider {
+        provider_ref: format!("re_{charge_ref}_{amount_minor}"),
+        refund_id: None,
+        charge_ref: charge_ref.to_owned(),
+        amount_minor,
+        currency: "USD".to_owned(),
+        standing,
+    }
 }
 
 fn captured(id: PaymentId, charge_ref: &str) -> News {
@@ -292,7 +307,7 @@ fn captured(id: PaymentId, charge_ref: &str) -> News {
 }
 
 fn authorized(id: PaymentId, charge_ref: &str) -> News {
-    news(id, Standing::Authorized { charge_ref: charge_ref.to_owned() })
+    news(id, Standing::Authorized(charge(charge_ref, TOTAL, "USD")))
 }
 
 fn declined(id: PaymentId, code: &str) -> News {
@@ -362,7 +377,7 @@ fn another_object_that_names_our_payment_changes_nothing_but_the_record() {
 
     shop.settle(&[
         foreign(Standing::Processing),
-        foreign(Standing::Authorized { charge_ref: "pi_9".to_owned() }),
+        foreign(Standing::Authorized(charge("pi_9", TOTAL, "USD"))),
         foreign(Standing::Cancelled),
         foreign(Standing::Captured(vec![charge("pi_9", TOTAL, "USD")])),
         other_mode,
@@ -658,4 +673,104 @@ proptest! {
 
         prop_assert_eq!(one.end(), other.end());
     }
+}
+
+/// What follows from the news of all of the money, of which this went back before.
+fn decided(shop: &Shop, amount_minor: i64, refunds: Vec<RefundAtProvider>) -> Decision {
+    let charge = Charge { refunds, ..charge("pi_1", amount_minor, "USD") };
+    let news = news(first(), Standing::Captured(vec![charge]));
+    let named = Named { payment_id: first(), order_id: order_id(), news: &news, event_id: None };
+    decide(&shop.facts, &[named], |_| true)
+}
+
+#[test]
+fn money_that_all_went_back_unheard_pays_nothing_and_nothing_more_goes_back() {
+    for (status, reason) in [
+        (Status::AwaitingPayment, "wrong_amount"),
+        (Status::Expired, "wrong_amount"),
+        (Status::Cancelled, "order_cancelled"),
+        (Status::Paid, "already_paid"),
+    ] {
+        let mut shop = Shop::open();
+        shop.set_status(status);
+        let parts = vec![
+            back("pi_1", 1_000, RefundStanding::Succeeded),
+            back("pi_1", TOTAL - 1_000, RefundStanding::Pending),
+            back("pi_1", 7, RefundStanding::Failed { reason: None }),
+        ];
+
+        let decision = decided(&shop, TOTAL, parts);
+
+        assert_eq!(decision.paid, [], "{status:?}");
+        let [capture] = &*decision.captures else { panic!("{decision:?}") };
+        assert_eq!((capture.fate.name(), capture.fate.reason()), ("refund_due", Some(reason)));
+        assert_eq!(decision.refunds, [], "{status:?}");
+        let adopted: Vec<_> = decision
+            .adopted
+            .iter()
+            .map(|refund| (refund.amount_minor, refund.state, refund.cause))
+            .collect();
+        let by_provider = refunds::Cause::Provider;
+        assert_eq!(
+            adopted,
+            [
+                (1_000, refunds::State::Succeeded, by_provider),
+                (TOTAL - 1_000, refunds::State::Pending, by_provider)
+            ]
+        );
+        assert_eq!(decision.refunded.len(), 1, "one has reached the shopper");
+        let notes: Vec<_> = decision.entries.iter().map(|entry| entry.note).collect();
+        assert_eq!(
+            notes,
+            [
+                Note::PaymentRefundDue,
+                Note::RefundRequested,
+                Note::RefundSucceeded,
+                Note::RefundRequested
+            ]
+        );
+    }
+}
+
+#[test]
+fn money_of_which_a_part_went_back_unheard_pays_or_gives_the_rest_back() {
+    let part = || vec![back("pi_1", 1_000, RefundStanding::Succeeded)];
+
+    let paid = decided(&Shop::open(), TOTAL, part());
+    assert_eq!(paid.paid.len(), 1);
+    assert_eq!((paid.captures[0].fate, paid.refunds.len()), (Fate::Accepted, 0));
+    assert_eq!(paid.adopted.len(), 1);
+
+    let mut cancelled = Shop::open();
+    cancelled.set_status(Status::Cancelled);
+    let back = decided(&cancelled, TOTAL, part());
+    assert_eq!(back.captures[0].fate, Fate::RefundDue(Surplus::OrderCancelled));
+    assert_eq!(back.refunds[0].amount_minor, TOTAL - 1_000);
+
+    let odd = decided(&Shop::open(), TOTAL - 1, part());
+    assert_eq!(odd.captures[0].fate, Fate::Quarantined(Mismatch::WrongAmount));
+    assert_eq!((odd.findings.len(), odd.adopted.len()), (1, 1));
+}
+
+#[test]
+fn what_is_set_aside_and_was_not_asked_for_is_not_collected_and_told_of_once() {
+    let mut facts = Shop::open().facts;
+    facts.payments.get_mut(&second()).unwrap().state = State::Open;
+    let odd = charge("pay_1", TOTAL - 1, "USD");
+    let news = news(second(), Standing::Authorized(odd));
+    let named = Named { payment_id: second(), order_id: order_id(), news: &news, event_id: None };
+
+    let decision = decide(&facts, &[named, named], |_| true);
+
+    assert_eq!(decision.set_aside, []);
+    assert_eq!(decision.extended, []);
+    assert_eq!(decision.findings.len(), 1);
+    assert_eq!(decision.findings[0].subject, "pay_1");
+    let notes: Vec<_> = decision.entries.iter().map(|entry| entry.note).collect();
+    assert_eq!(notes, [Note::PaymentNotCollected]);
+    assert!(decision.changes.iter().all(|change| change.state == State::Open), "{decision:?}");
+
+    facts.reported.insert((Provider::Razorpay, "pay_1".to_owned()));
+    let decision = decide(&facts, &[named], |_| true);
+    assert_eq!((decision.findings.len(), decision.entries.len()), (0, 0));
 }
