@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, error::Error, marker::PhantomData, thread};
 
+use futures_util::FutureExt;
+use hyper::body::Bytes;
 use poem::{
     Endpoint, EndpointExt, IntoEndpoint, Response, Route,
     endpoint::{BoxEndpoint, make_sync},
@@ -12,33 +14,50 @@ use poem_openapi::{
     OpenApi, OpenApiService,
     registry::{MetaApi, Registry},
 };
+use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 
 use crate::{
-    boot::{Ending, Process},
-    catalog::api::CatalogApi,
+    boot::{Ending, Process, descriptors},
+    catalog::api::{CatalogApi, SalesApi},
     checkout::api::{
         CheckoutApi, DisputesApi, FindingsApi, PaymentsApi, QuarantineApi, RefundsApi,
     },
     config,
     context::Context,
-    identity::{AuthApi, Callers, GuestTokens, Hasher, KeyError, KeyRing, Tokens},
+    identity::{
+        AccountsApi, AddressesApi, Callers, GuestTokens, Hasher, KeyError, KeyRing, SessionsApi,
+        Tokens,
+    },
     inventory::api::StockApi,
     orders::api::OrdersApi,
     payments::api::WebhooksApi,
-    web::{Document, Edge, Patience, document, server},
+    policies::POLICIES,
+    privacy::api::PrivacyApi,
+    web::{
+        Admission, Document, Edge, Limits, Origins, Patience, TrustedProxies, document,
+        limits::InvalidUrl, policy::PolicyError, server,
+    },
 };
 
 const DOCUMENT_PATH: &str = "/v1/openapi.json";
 const DOCS_PATH: &str = "/docs";
+const KEYS_PATH: &str = "/.well-known/jwks.json";
+
+/// How long others may keep the public keys. A new key is published for longer than that before it signs.
+const KEYS_CACHED: &str = "public, max-age=300";
 
 /// The page brings its script and its style with it, and may load nothing else from anywhere.
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                            img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'";
 
 type Apis = (
-    AuthApi,
+    SessionsApi,
+    AccountsApi,
+    AddressesApi,
+    PrivacyApi,
     CatalogApi,
+    SalesApi,
     StockApi,
     CheckoutApi,
     PaymentsApi,
@@ -50,6 +69,17 @@ type Apis = (
     WebhooksApi,
 );
 
+/// Why the API cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum AssemblyError {
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    #[error(transparent)]
+    Policies(#[from] PolicyError),
+    #[error("REDIS_URL cannot be used: {0}")]
+    Redis(#[from] InvalidUrl),
+}
+
 /// Answers the HTTP API until the process is told to stop.
 pub async fn serve(process: Process, settings: config::Api) -> Result<Ending, Box<dyn Error>> {
     let listener = TcpListener::bind(settings.listen)
@@ -57,21 +87,32 @@ pub async fn serve(process: Process, settings: config::Api) -> Result<Ending, Bo
         .map_err(|error| format!("LISTEN cannot be listened on: {error}"))?;
     let app = app(process.cx, &settings)?;
     tracing::info!(address = %listener.local_addr()?, "answering");
-    Ok(server::serve(listener, app, server::Limits::default(), process.shutdown).await.into())
+    let limits = server::Limits::default();
+    let descriptors = descriptors::allow(limits.descriptors());
+    let limits = limits.within(descriptors);
+    tracing::info!(descriptors, connections = limits.connections, "connections at a time");
+    Ok(server::serve(listener, app, limits, process.shutdown).await.into())
 }
 
 /// The whole API behind the edge. Starts the tasks that some of it consists of.
 pub fn app(
     cx: Context,
     settings: &config::Api,
-) -> Result<impl Endpoint<Output = Response> + 'static, KeyError> {
+) -> Result<impl Endpoint<Output = Response> + 'static, AssemblyError> {
     let tokens = Tokens::new(KeyRing::from_seeds(settings.token_keys.expose())?);
     let guests = GuestTokens::from_seeds(settings.guest_token_keys.expose())?;
+    let keys = published_keys(&tokens);
     let callers = Callers::new(cx.db.clone(), tokens, guests);
+    let limits = limits(settings, callers.clone())?;
     let cores = thread::available_parallelism().map_or(1, usize::from);
+    let hasher = Hasher::new(cores);
     let apis: Apis = (
-        AuthApi::new(callers.clone(), Hasher::new(cores)),
+        SessionsApi::new(cx.clone(), callers.clone(), hasher.clone()),
+        AccountsApi::new(cx.clone(), hasher.clone()),
+        AddressesApi::new(cx.clone()),
+        PrivacyApi::new(cx.clone(), callers.clone(), hasher),
         CatalogApi::new(cx.clone()),
+        SalesApi::new(cx.clone()),
         StockApi::new(cx.clone()),
         CheckoutApi::new(cx.clone()),
         PaymentsApi::new(cx.clone()),
@@ -84,18 +125,48 @@ pub fn app(
     );
 
     let json = openapi();
-    let document = Document::parse(&json, &[DOCUMENT_PATH, DOCS_PATH])
-        .expect("the document has been read before");
+    let document = Document::parse(&json, &[DOCUMENT_PATH, DOCS_PATH, KEYS_PATH], POLICIES)?;
     let docs = docs(&json);
+    let json = Bytes::from(json);
     let described =
         make_sync(move |_| Response::builder().content_type("application/json").body(json.clone()));
     let routes = Route::new()
         .at(DOCUMENT_PATH, get(described))
         .at(DOCS_PATH, get(docs))
+        .at(KEYS_PATH, get(keys))
         .nest("/", service(apis).data(callers))
         .into_endpoint()
         .map_to_response();
-    Ok(Edge::new(routes, document, Patience::default()))
+    let is_secure = settings.common.environment == config::Environment::Production;
+    Ok(Edge::new(routes, document, Patience::default())
+        .trusting(Origins::new(settings.allowed_origins.clone(), is_secure))
+        .limited(limits)
+        .admitting(Admission::new(settings.concurrency)))
+}
+
+/// The limits of what one client may use.
+fn limits(settings: &config::Api, callers: Callers) -> Result<Limits, InvalidUrl> {
+    let common = &settings.common;
+    let proxies = TrustedProxies(settings.trusted_proxies);
+    let prove = move |token: String| {
+        let callers = callers.clone();
+        async move { callers.prove(&token).await }.boxed()
+    };
+    let redis_url = common.redis_url.expose_secret();
+    let namespace = &common.queue_namespace;
+    Limits::new(redis_url, namespace, settings.limits, proxies, Box::new(prove))
+}
+
+/// The public keys by which others can check our access tokens.
+fn published_keys(tokens: &Tokens) -> impl Endpoint<Output = Response> + 'static {
+    let keys =
+        serde_json::to_string(tokens.keys().published()).expect("public keys are plain JSON");
+    make_sync(move |_| {
+        Response::builder()
+            .content_type("application/jwk-set+json")
+            .header("cache-control", KEYS_CACHED)
+            .body(keys.clone())
+    })
 }
 
 /// The OpenAPI document of the whole API.
@@ -114,7 +185,8 @@ fn service<T: OpenApi>(apis: T) -> OpenApiService<T, ()> {
 fn docs(document: &str) -> impl Endpoint<Output = Response> + 'static {
     let service = service(Described::<Apis>(PhantomData));
     // The page holds the document as the framework wrote it.
-    let page = service.swagger_ui_html().replacen(&service.spec(), document, 1);
+    // One copy for all who read it, however slowly.
+    let page = Bytes::from(service.swagger_ui_html().replacen(&service.spec(), document, 1));
     make_sync(move |_| {
         Response::builder()
             .content_type("text/html; charset=utf-8")

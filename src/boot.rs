@@ -3,6 +3,7 @@
 //! A process needs nothing to be there when it starts. It tells by `/readyz` whether it can work, and
 //! waits for what it misses.
 
+pub(crate) mod descriptors;
 mod health;
 mod logging;
 mod readiness;

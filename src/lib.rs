@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A slice owns its tables, types, SQL, endpoints and job handlers: `identity`, `catalog`,
-//! `inventory`, `orders`, `payments`, `checkout`, `notifications`. `docs/architecture.md` says why.
+//! `inventory`, `orders`, `payments`, `checkout`, `notifications`, `privacy`. `docs/architecture.md` says why.
 
 pub mod assembly;
 pub mod audit;
@@ -27,6 +27,8 @@ pub mod kernel;
 pub mod notifications;
 pub mod orders;
 pub mod payments;
+pub mod policies;
+pub mod privacy;
 pub mod web;
 pub mod worker;
 

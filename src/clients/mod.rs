@@ -3,6 +3,7 @@
 mod budget;
 mod call;
 mod http;
+pub mod limiter;
 pub mod razorpay;
 pub mod smtp;
 pub mod stripe;

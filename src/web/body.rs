@@ -1,16 +1,19 @@
 //! Reads request bodies whole, within limits, before anybody looks at them.
 
-use std::time::Duration;
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
 use hyper::body::Bytes;
 use poem::{Body, Request, http::StatusCode};
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use crate::{
     kernel::Detail,
-    web::{Problem, document::below},
+    web::{Problem, document::below, policy::Class},
 };
 
 /// Names, passwords and tokens: a few hundred bytes, from anybody at all.
@@ -25,58 +28,103 @@ const WEBHOOK_MAX: usize = 256 * 1024;
 /// A product with all its variants and texts.
 const DEFAULT_MAX: usize = 1024 * 1024;
 
+/// The bytes of all bodies at a time: what 2,000 requests bring with 64 KiB each, three times as many as
+/// are worked on. More is refused, so that no number of clients can fill the memory.
+const BODIES_MAX: usize = 128 * 1024 * 1024;
+
 /// What is read and thrown away so that a client that sends too much hears so: if we closed at
 /// once, the rest of its body would meet a reset, and the reset would overtake our answer.
 const DISCARD_MAX: usize = 16 * 1024 * 1024;
 
-/// How many bytes a request to this path may bring.
-fn length_max(path: &str) -> usize {
-    let classes =
-        [("/v1/auth/", AUTH_MAX), ("/v1/checkout", CHECKOUT_MAX), ("/v1/webhooks/", WEBHOOK_MAX)];
-    classes
-        .into_iter()
-        .find_map(|(prefix, max)| path.starts_with(prefix).then_some(max))
-        .unwrap_or(DEFAULT_MAX)
+/// How many bytes a request of the class may bring.
+const fn length_max(class: Class) -> usize {
+    match class {
+        Class::Auth => AUTH_MAX,
+        Class::Checkout => CHECKOUT_MAX,
+        Class::Webhook => WEBHOOK_MAX,
+        Class::Browse | Class::Cart | Class::Payment | Class::Admin => DEFAULT_MAX,
+    }
 }
 
-/// Takes the request's body, unless it is too long, too slow or unfit for our tables.
-pub(super) async fn take(request: &mut Request, time_max: Duration) -> Result<Bytes, Problem> {
-    let max = length_max(request.uri().path());
-    let announced = request
-        .header("content-length")
-        .and_then(|length| length.parse::<usize>().ok())
-        .unwrap_or(0);
-    if announced > DISCARD_MAX {
-        return Err(too_large(max));
-    }
-    let read = read(request.take_body(), max);
-    let bytes = timeout(time_max, read).await.unwrap_or_else(|_| Err(too_slow()))?;
-    if is_json(request) {
-        refuse_nul(&bytes)?;
-    }
-    Ok(bytes)
+/// Room for the bodies of all requests that are read or answered.
+#[derive(Debug)]
+pub(super) struct Room(Arc<Semaphore>);
+
+/// A body, with the room that it takes until it is dropped.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
-async fn read(body: Body, max: usize) -> Result<Bytes, Problem> {
-    let mut chunks = std::pin::pin!(body.into_bytes_stream());
-    let mut bytes = Vec::new();
-    let mut length = 0;
-    while let Some(chunk) = chunks.try_next().await.map_err(|_| broken_off())? {
-        length += chunk.len();
-        if length > DISCARD_MAX {
-            break;
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(BODIES_MAX)))
+    }
+}
+
+impl Room {
+    /// Takes the request's body, unless it is too long, too slow or unfit for our tables, or there is
+    /// no room for it.
+    pub(super) async fn take(
+        &self,
+        request: &mut Request,
+        class: Class,
+        time_max: Duration,
+    ) -> Result<Taken, Problem> {
+        let max = length_max(class);
+        let announced = request
+            .header("content-length")
+            .and_then(|length| length.parse::<usize>().ok())
+            .unwrap_or(0);
+        if announced > DISCARD_MAX {
+            return Err(too_large(max));
         }
-        if length <= max {
+        let read = self.read(request.take_body(), announced.min(max), max);
+        let taken = timeout(time_max, read).await.unwrap_or_else(|_| Err(too_slow()))?;
+        // Webhooks are signed as they are, and kept as they are.
+        if class != Class::Webhook && is_json(request) {
+            refuse_nul(&taken.bytes)?;
+        }
+        Ok(taken)
+    }
+
+    async fn read(&self, body: Body, expected: usize, max: usize) -> Result<Taken, Problem> {
+        let mut chunks = pin!(body.into_bytes_stream());
+        // Memory is used when it is written to; growing by doubling would take twice as much.
+        let mut bytes = Vec::with_capacity(expected);
+        let mut room: Option<OwnedSemaphorePermit> = None;
+        let mut length = 0;
+        while let Some(chunk) = chunks.try_next().await.map_err(|_| broken_off())? {
+            length += chunk.len();
+            if length > DISCARD_MAX {
+                break;
+            }
+            if length > max {
+                // The rest is only listened to.
+                (bytes, room) = (Vec::new(), None);
+                continue;
+            }
+            let more = self.more(chunk.len()).ok_or_else(no_room)?;
+            match &mut room {
+                Some(room) => room.merge(more),
+                None => room = Some(more),
+            }
             bytes.extend_from_slice(&chunk);
         }
+        if length > max {
+            return Err(too_large(max));
+        }
+        Ok(Taken { bytes: bytes.into(), _room: room })
     }
-    if length > max { Err(too_large(max)) } else { Ok(bytes.into()) }
+
+    fn more(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        self.0.clone().try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
+    }
 }
 
 fn is_json(request: &Request) -> bool {
-    // Webhooks are signed as they are, and kept as they are.
-    !request.uri().path().starts_with("/v1/webhooks/")
-        && request.content_type().is_some_and(|kind| kind.contains("json"))
+    request.content_type().is_some_and(|kind| kind.contains("json"))
 }
 
 /// U+0000 is fine JSON, and PostgreSQL cannot store it in any text.
@@ -118,6 +166,11 @@ fn too_large(max: usize) -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
 }
 
+fn no_room() -> Problem {
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", None);
+    problem.with_retry_after(Duration::from_secs(1))
+}
+
 fn too_slow() -> Problem {
     let detail = "the body did not arrive in time".to_owned();
     Problem::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", detail)
@@ -131,19 +184,6 @@ fn broken_off() -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_limit_follows_the_path() {
-        for (path, max) in [
-            ("/v1/auth/login", AUTH_MAX),
-            ("/v1/checkout", CHECKOUT_MAX),
-            ("/v1/webhooks/stripe", WEBHOOK_MAX),
-            ("/v1/products", DEFAULT_MAX),
-            ("/", DEFAULT_MAX),
-        ] {
-            assert_eq!(length_max(path), max, "{path}");
-        }
-    }
 
     #[test]
     fn nul_is_found_where_it_stands() {

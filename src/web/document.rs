@@ -7,9 +7,13 @@ use std::collections::HashMap;
 
 use poem::http::Method;
 use serde_json::{Map, Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use crate::kernel::Detail;
+use crate::{
+    kernel::Detail,
+    web::policy::{Declared, Policy, PolicyError},
+};
 
 /// More would help nobody, and a client could make us write an answer longer than its request.
 const DETAILS_MAX: usize = 100;
@@ -17,12 +21,15 @@ const DETAILS_MAX: usize = 100;
 /// Names are ours and short; only unknown fields can be longer, and they are told to whoever sent them.
 const SEGMENT_MAX: usize = 100;
 
+/// The code of a value that is of another type than described.
+const WRONG_TYPE: &str = "wrong-type";
+
 /// The OpenAPI document, ready to be asked about requests.
 #[derive(Debug)]
 pub struct Document {
     schemas: Value,
-    /// By the pattern under which the framework routes (`/v1/orders/:param0`).
-    routes: HashMap<String, Route>,
+    /// Those that every request is compared with, by the number of their segments.
+    routes: HashMap<usize, Vec<Route>>,
 }
 
 /// A path of the document.
@@ -36,63 +43,102 @@ pub(super) struct Route {
 }
 
 #[derive(Debug)]
-struct Operation {
+pub(super) struct Operation {
     method: Method,
+    pub(super) policy: Policy,
+    /// The names of the header fields that are its parameters.
+    pub(super) headers: Vec<String>,
     body: Option<Value>,
 }
 
 impl Document {
-    /// Reads the document that the framework generated. `beside` are the paths that are served and
-    /// not described, such as the document's own; they can only be read.
-    pub fn parse(json: &str, beside: &[&str]) -> serde_json::Result<Self> {
-        let mut document: Value = serde_json::from_str(json)?;
-        let mut paths = document["paths"].take();
-        for path in beside {
-            paths[path] = json!({ "get": {} });
+    /// Reads the document that the framework generated, and checks that `policies` declares each of its
+    /// operations. `beside` are the paths that are served and not described, such as the document's own;
+    /// they can only be read.
+    pub fn parse(json: &str, beside: &[&str], policies: &[Policy]) -> Result<Self, PolicyError> {
+        let mut document: Value = serde_json::from_str(json)
+            .map_err(|error| PolicyError::Unreadable(error.to_string()))?;
+        let mut declared = Declared::of(policies)?;
+        let mut routes: HashMap<usize, Vec<Route>> = HashMap::new();
+        for (path, operations) in document["paths"].as_object().into_iter().flatten() {
+            let route = Route::new(path, operations, &mut declared)?;
+            routes.entry(path.split('/').count()).or_default().push(route);
         }
-        let routes = paths
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(path, operations)| (pattern(path), Route::new(path, operations)))
-            .collect();
+        declared.finish()?;
+        for path in beside {
+            routes.entry(path.split('/').count()).or_default().push(Route::beside(path));
+        }
+        // Of two paths that fit, the one whose first difference is a name: as the framework routes.
+        for routes in routes.values_mut() {
+            routes.sort_by_key(|route| route.path.replace('{', "\u{10ffff}"));
+        }
         Ok(Self { schemas: document["components"]["schemas"].take(), routes })
     }
 
-    pub(super) fn route(&self, pattern: &str) -> Option<&Route> {
-        self.routes.get(pattern)
+    /// The route of an address.
+    pub(super) fn route(&self, path: &str) -> Option<&Route> {
+        let routes = self.routes.get(&path.split('/').count())?;
+        routes.iter().find(|route| route.fits(path))
     }
 
-    /// Everything in the body that is not as the route's operation describes it.
-    pub(super) fn violations(&self, route: &Route, method: &Method, body: &Value) -> Vec<Detail> {
-        let operation = route.operations.iter().find(|operation| operation.method == method);
-        let Some(schema) = operation.and_then(|operation| operation.body.as_ref()) else {
-            return Vec::new();
-        };
+    /// Everything in the body that is not as the operation describes it.
+    pub(super) fn violations(&self, operation: &Operation, body: &Value) -> Vec<Detail> {
+        let Some(schema) = &operation.body else { return Vec::new() };
         let mut inspection = Inspection { schemas: &self.schemas, found: Vec::new() };
         inspection.visit(schema, body, "");
         inspection.found
     }
+
+    /// Everything that is wrong with a body in which a value is of another type than described. The
+    /// framework would take a number or a truth value for a text.
+    pub(super) fn mistyped(&self, operation: &Operation, body: &[u8]) -> Option<Vec<Detail>> {
+        operation.body.as_ref()?;
+        let body = serde_json::from_slice(body).ok()?;
+        let violations = self.violations(operation, &body);
+        violations.iter().any(|violation| violation.code == WRONG_TYPE).then_some(violations)
+    }
 }
 
 impl Route {
-    fn new(path: &str, operations: &Value) -> Self {
+    fn new(path: &str, operations: &Value, declared: &mut Declared) -> Result<Self, PolicyError> {
         let operations = operations.as_object().into_iter().flatten();
+        let operations = operations.filter_map(|(name, operation)| {
+            let method = name.to_ascii_uppercase().parse().ok()?;
+            let policy = declared.take(&format!("{name} {path}"), operation);
+            let body = body_schema(operation).cloned();
+            let headers = header_names(operation);
+            Some(policy.map(|policy| Operation { method, policy, headers, body }))
+        });
+        let operations = operations.collect::<Result<_, _>>()?;
+        Ok(Self::with(path, operations))
+    }
+
+    fn beside(path: &str) -> Self {
+        let (method, policy) = (Method::GET, Policy::BESIDE);
+        Self::with(path, vec![Operation { method, policy, headers: Vec::new(), body: None }])
+    }
+
+    fn with(path: &str, operations: Vec<Operation>) -> Self {
         Self {
             // Once per route and process: a label of metrics must live as long as they do.
             path: path.to_owned().leak(),
-            parameters: path
-                .split('/')
-                .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
-                .map(str::to_owned)
-                .collect(),
-            operations: operations
-                .filter_map(|(method, operation)| {
-                    let method = method.to_ascii_uppercase().parse().ok()?;
-                    Some(Operation { method, body: body_schema(operation).cloned() })
-                })
-                .collect(),
+            parameters: path.split('/').filter_map(parameter).map(str::to_owned).collect(),
+            operations,
         }
+    }
+
+    /// Whether the address, with as many segments as the route, is one of the route's.
+    fn fits(&self, path: &str) -> bool {
+        self.path.split('/').zip(path.split('/')).all(|(own, given)| match parameter(own) {
+            Some(_) => !given.is_empty(),
+            None => own == given,
+        })
+    }
+
+    /// The operation that answers the method; whoever asks for the head alone asks the one that reads.
+    pub(super) fn operation(&self, method: &Method) -> Option<&Operation> {
+        let wanted = if method == Method::HEAD { &Method::GET } else { method };
+        self.operations.iter().find(|operation| operation.method == wanted)
     }
 
     /// The methods that the path knows, for `Allow`.
@@ -102,8 +148,14 @@ impl Route {
     }
 }
 
+/// The name of the parameter that the segment of a path stands for.
+fn parameter(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
+}
+
 /// Writes into the document what holds for all operations and the framework does not say: objects
-/// that a client sends have no other fields, and every request can end in a problem.
+/// that a client sends have no other fields, a field that need not be there may be `null`, and every
+/// request can end in a problem.
 pub fn complete(json: &str) -> serde_json::Result<String> {
     let mut document: Value = serde_json::from_str(json)?;
     let schemas = document["components"]["schemas"].take();
@@ -129,7 +181,28 @@ pub fn complete(json: &str) -> serde_json::Result<String> {
             schema["additionalProperties"] = Value::Bool(false);
         }
     }
+    for schema in document["components"]["schemas"].as_object_mut().into_iter().flatten() {
+        allow_null(schema.1);
+    }
     serde_json::to_string_pretty(&document)
+}
+
+/// Says of each field that need not be there that it may be `null`, sent or answered.
+fn allow_null(schema: &mut Value) {
+    let required = schema["required"].clone();
+    let is_required = |name: &String| {
+        required.as_array().is_some_and(|names| names.iter().any(|required| required == name))
+    };
+    for (name, field) in schema["properties"].as_object_mut().into_iter().flatten() {
+        if is_required(name) {
+            continue;
+        }
+        // What stands beside a reference does not count (OpenAPI 3.0.3, 4.8.23).
+        if field["$ref"].is_string() {
+            *field = json!({ "allOf": [field.take()] });
+        }
+        field["nullable"] = Value::Bool(true);
+    }
 }
 
 /// Adds the names of all schemas that this one consists of.
@@ -151,22 +224,17 @@ fn name_references(schema: &Value, schemas: &Value, names: &mut Vec<String>) {
     }
 }
 
-/// `/v1/orders/{order_id}` → `/v1/orders/:param0`.
-fn pattern(path: &str) -> String {
-    let mut parameters = 0;
-    let segments = path.split('/').map(|segment| {
-        if segment.starts_with('{') {
-            parameters += 1;
-            return format!(":param{}", parameters - 1);
-        }
-        segment.to_owned()
-    });
-    segments.collect::<Vec<_>>().join("/")
+fn header_names(operation: &Value) -> Vec<String> {
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    let headers = parameters.filter(|parameter| parameter["in"] == "header");
+    headers.filter_map(|header| header["name"].as_str()).map(str::to_owned).collect()
 }
 
+/// The schema of the JSON that the operation takes.
 fn body_schema(operation: &Value) -> Option<&Value> {
     let content = operation.pointer("/requestBody/content")?.as_object()?;
-    content.values().next()?.get("schema")
+    let json = content.iter().find(|(kind, _)| kind.starts_with("application/json"));
+    json?.1.get("schema")
 }
 
 /// The JSON pointer to a member of what is at `at`.
@@ -203,10 +271,10 @@ impl Inspection<'_> {
             }
             (Some("number"), Value::Number(_)) => self.visit_number(schema, value, at),
             (Some("boolean"), Value::Bool(_)) | (None, _) => {}
-            (Some("integer"), _) => self.find(at, "wrong-type", "must be a whole number"),
+            (Some("integer"), _) => self.find(at, WRONG_TYPE, "must be a whole number"),
             (Some(kind), _) => {
                 let article = if kind.starts_with(['a', 'o']) { "an" } else { "a" };
-                self.find(at, "wrong-type", format!("must be {article} {kind}"));
+                self.find(at, WRONG_TYPE, format!("must be {article} {kind}"));
             }
         }
     }
@@ -253,6 +321,9 @@ impl Inspection<'_> {
         }
         if schema["format"] == "uuid" && text.parse::<Uuid>().is_err() {
             self.find(at, "wrong-format", "must be a UUID");
+        }
+        if schema["format"] == "date-time" && OffsetDateTime::parse(text, &Rfc3339).is_err() {
+            self.find(at, "wrong-format", "must be a moment of RFC 3339");
         }
         let known = schema["enum"].as_array();
         if known.is_some_and(|known| known.iter().all(|known| known != text)) {
@@ -303,6 +374,7 @@ fn fits(value: &Value, format: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::web::policy::{Class, Who};
 
     fn document() -> Document {
         let line = json!({
@@ -331,16 +403,24 @@ mod tests {
         });
         let body = json!({ "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Order" } } } });
         let document = json!({
-            "paths": { "/v1/orders/{order_id}": { "get": {}, "post": { "requestBody": body } } },
+            "paths": {
+                "/v1/orders/{order_id}": {
+                    "get": { "operationId": "get" },
+                    "post": { "operationId": "change", "requestBody": body },
+                },
+                "/v1/orders/latest": { "get": { "operationId": "latest" } },
+            },
             "components": { "schemas": { "Line": line, "Order": order } },
         });
-        Document::parse(&document.to_string(), &[]).unwrap()
+        let policies =
+            ["get", "change", "latest"].map(|id| Policy::new(id, Who::Anyone, Class::Browse));
+        Document::parse(&document.to_string(), &["/docs"], &policies).unwrap()
     }
 
     fn found(body: &Value) -> Vec<(String, &'static str)> {
         let document = document();
-        let route = document.route("/v1/orders/:param0").unwrap();
-        let details = document.violations(route, &Method::POST, body);
+        let operation = document.route("/v1/orders/7").unwrap().operation(&Method::POST).unwrap();
+        let details = document.violations(operation, body);
         details.into_iter().map(|detail| (detail.pointer, detail.code)).collect()
     }
 
@@ -401,7 +481,7 @@ mod tests {
                 "responses": { "200": { "$ref": "#/components/schemas/Answered" } },
             } } },
             "components": { "schemas": {
-                "Sent": { "properties": { "a": { "items": { "$ref": "#/components/schemas/Inner" } } } },
+                "Sent": { "required": ["a"], "properties": { "a": { "items": { "$ref": "#/components/schemas/Inner" } } } },
                 "Inner": { "properties": { "b": { "$ref": "#/components/schemas/Sent" } } },
                 "Answered": { "properties": {} },
             } },
@@ -415,15 +495,57 @@ mod tests {
         assert_eq!(schemas["Inner"]["additionalProperties"], false);
         assert_eq!(schemas["Answered"]["additionalProperties"], Value::Null);
         assert!(document["paths"]["/"]["post"]["responses"]["default"].is_object());
+        assert_eq!(schemas["Sent"]["properties"]["a"]["nullable"], Value::Null);
+        let reference =
+            json!({ "allOf": [{ "$ref": "#/components/schemas/Sent" }], "nullable": true });
+        assert_eq!(schemas["Inner"]["properties"]["b"], reference);
+    }
+
+    #[test]
+    fn a_number_is_no_text() {
+        let document = document();
+        let operation = document.route("/v1/orders/7").unwrap().operation(&Method::POST).unwrap();
+        let mistyped = |body: Value| {
+            let details = document.mistyped(operation, body.to_string().as_bytes())?;
+            Some(details.into_iter().map(|detail| detail.pointer).collect::<Vec<_>>())
+        };
+
+        let line =
+            |note: Value| json!({ "lines": [{ "variant_id": ID, "quantity": 1, "note": note }] });
+        assert_eq!(mistyped(line(json!("a"))), None);
+        assert_eq!(mistyped(line(Value::Null)), None);
+        assert_eq!(mistyped(line(json!(7))).unwrap(), ["/lines/0/note"]);
+        assert_eq!(mistyped(line(json!(true))).unwrap(), ["/lines/0/note"]);
+        // What the framework sees by itself is left to it, which first looks who asks.
+        assert_eq!(mistyped(json!({})), None);
     }
 
     #[test]
     fn a_route_knows_its_name_and_its_methods() {
         let document = document();
-        let route = document.route("/v1/orders/:param0").unwrap();
+        let route = document.route("/v1/orders/7").unwrap();
 
         assert_eq!(route.path, "/v1/orders/{order_id}");
         assert_eq!(route.parameters, ["order_id"]);
         assert_eq!(route.allowed(), "GET, POST");
+        let operation = |method| route.operation(&method).map(|found| found.policy.operation);
+        assert_eq!(operation(Method::POST), Some("change"));
+        assert_eq!(operation(Method::HEAD), Some("get"));
+        assert_eq!(operation(Method::DELETE), None);
+    }
+
+    #[test]
+    fn an_address_finds_the_one_route_that_it_fits() {
+        let document = document();
+        let path = |address| document.route(address).map(|route| route.path);
+
+        assert_eq!(path("/docs"), Some("/docs"));
+        assert_eq!(path("/v1/orders/latest"), Some("/v1/orders/latest"));
+        assert_eq!(path("/v1/orders/lates"), Some("/v1/orders/{order_id}"));
+        for unknown in
+            ["", "/", "/docs/", "/v1/orders", "/v1/orders/", "/v1/orders/7/", "/v1//orders/7"]
+        {
+            assert_eq!(path(unknown), None, "{unknown}");
+        }
     }
 }

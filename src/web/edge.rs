@@ -9,16 +9,20 @@ use futures_util::FutureExt;
 use hyper::body::Bytes;
 use metrics::{counter, histogram};
 use poem::{
-    Endpoint, Error, IntoResponse, PathPattern, Request, Response,
-    error::NotFoundError,
+    Endpoint, Error, IntoResponse, Request, Response,
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
 };
 use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::web::{
-    Problem, body,
-    document::Document,
+    Problem,
+    admission::Admission,
+    body,
+    cors::{Asked, Origins},
+    document::{Document, Operation, Route},
+    head::Refusal,
+    limits::Limits,
     refusal::{self, Failed},
     request_id,
 };
@@ -48,57 +52,128 @@ pub struct Edge<E> {
     app: E,
     document: Document,
     patience: Patience,
+    limits: Option<Limits>,
+    admission: Option<Admission>,
+    origins: Origins,
+    bodies: body::Room,
 }
 
 impl<E: Endpoint<Output = Response>> Edge<E> {
     /// `document` describes the routes of `app`.
-    pub const fn new(app: E, document: Document, patience: Patience) -> Self {
-        Self { app, document, patience }
+    pub fn new(app: E, document: Document, patience: Patience) -> Self {
+        let (origins, bodies) = (Origins::default(), body::Room::default());
+        Self { app, document, patience, limits: None, admission: None, origins, bodies }
     }
 
-    async fn run(&self, request: Request) -> Answer {
+    /// The same for pages of these origins, too.
+    #[must_use]
+    pub fn trusting(self, origins: Origins) -> Self {
+        Self { origins, ..self }
+    }
+
+    /// The same with limits of what one client may use.
+    #[must_use]
+    pub fn limited(self, limits: Limits) -> Self {
+        Self { limits: Some(limits), ..self }
+    }
+
+    /// The same with a limit of what is done at a time.
+    #[must_use]
+    pub fn admitting(self, admission: Admission) -> Self {
+        Self { admission: Some(admission), ..self }
+    }
+
+    async fn run(&self, request: Request) -> Response {
         let mut record = Record::start(request.method());
-        let answer = AssertUnwindSafe(self.answer(request)).catch_unwind().await;
-        let mut answer = answer.unwrap_or_else(|_| {
+        let asked = Asked::by(&request);
+        let answer = AssertUnwindSafe(self.answer(request, &mut record)).catch_unwind().await;
+        let mut response = answer.unwrap_or_else(|_| {
             // The panic hook has logged it.
-            Answer::plain(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal-error", None))
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal-error", None).into_response()
         });
-        harden(answer.response.headers_mut());
-        record.finish(answer.route, answer.response.status());
-        answer
+        harden(response.headers_mut());
+        if self.origins.is_secure() {
+            let only_https = HeaderValue::from_static(ONLY_HTTPS);
+            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, only_https);
+        }
+        asked.open(response.headers_mut(), &self.origins);
+        record.finish(response.status());
+        response
     }
 
-    async fn answer(&self, mut request: Request) -> Answer {
+    /// Finds the operation and asks it. What is not an operation of the API is not asked at all.
+    async fn answer(&self, request: Request, record: &mut Record) -> Response {
         if has_nul(&request) {
-            return Answer::plain(Problem::invalid_request(Vec::new()));
+            return Problem::invalid_request(Vec::new()).into_response();
         }
-        let body = match body::take(&mut request, self.patience.body).await {
-            Ok(body) => body,
-            Err(problem) => return Answer::last(problem),
+        let Some(route) = self.document.route(request.uri().path()) else {
+            return refusal::no_such_route().into_response();
+        };
+        record.route = route.path;
+        if let Some(answer) = self.origins.preflight(&request, route) {
+            return answer;
+        }
+        match route.operation(request.method()) {
+            Some(operation) => self.ask(request, route, operation).await,
+            None => refusal::method_not_allowed(route),
+        }
+    }
+
+    async fn ask(&self, mut request: Request, route: &Route, operation: &Operation) -> Response {
+        if let Err(problem) = self.origins.check(operation, request.headers()) {
+            return last(problem);
+        }
+        let class = operation.policy.class;
+        let taken = match self.bodies.take(&mut request, class, self.patience.body).await {
+            Ok(taken) => taken,
+            Err(problem) => return last(problem),
+        };
+        let body = taken.bytes.clone();
+        if let Some(admission) = &self.admission
+            && let Err(overloaded) = admission.look(class)
+        {
+            return overloaded.into_response();
+        }
+        let Some(limits) = &self.limits else {
+            return self.serve(request, route, operation, body).await;
+        };
+        match limits.admit(&request, &operation.policy, &body).await {
+            Ok(admitted) => {
+                let response = self.serve(request, route, operation, body).await;
+                limits.finish(admitted, response).await
+            }
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// Has the application answer, once it has time.
+    async fn serve(
+        &self,
+        mut request: Request,
+        route: &Route,
+        operation: &Operation,
+        body: Bytes,
+    ) -> Response {
+        if let Some(violations) = self.document.mistyped(operation, &body) {
+            return Problem::invalid_request(violations).into_response();
+        }
+        let _place = match &self.admission {
+            None => None,
+            Some(admission) => match admission.enter(operation.policy.class).await {
+                Ok(place) => Some(place),
+                Err(overloaded) => return overloaded.into_response(),
+            },
         };
         request.set_body(body.clone());
         let method = request.method().clone();
         match timeout(self.patience.answer, self.app.call(request)).await {
-            Ok(result) => self.answer_with(result, &method, &body),
-            Err(_) => Answer::plain(too_long(&method)),
-        }
-    }
-
-    fn answer_with(&self, result: poem::Result<Response>, method: &Method, body: &Bytes) -> Answer {
-        let pattern = match &result {
-            Ok(response) => response.data::<PathPattern>(),
-            Err(error) if error.is::<NotFoundError>() => None,
-            Err(error) => error.data::<PathPattern>(),
-        };
-        let route = pattern.and_then(|pattern| self.document.route(&pattern.0));
-        let response = match result {
-            Ok(response) => refusal::disguise(response),
-            Err(error) => {
-                let failed = Failed { method, route, body, document: &self.document };
+            Ok(Ok(response)) => refusal::disguise(response),
+            Ok(Err(error)) => {
+                let failed = Failed { route, operation, body: &body, document: &self.document };
                 refusal::answer(error, &failed)
             }
-        };
-        Answer { response, route: route.map_or(UNMATCHED, |route| route.path) }
+            Err(_) => too_long(&method).into_response(),
+        }
     }
 }
 
@@ -109,7 +184,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
         let id = request_id::of(request.headers());
         let span = tracing::info_span!("request", request.id = id);
         let named = HeaderValue::try_from(&id);
-        let mut response = request_id::scope(id, self.run(request)).instrument(span).await.response;
+        let mut response = request_id::scope(id, self.run(request)).instrument(span).await;
         if let Ok(name) = named {
             response.headers_mut().insert(request_id::HEADER, name);
         }
@@ -117,23 +192,30 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
     }
 }
 
-struct Answer {
-    response: Response,
-    route: &'static str,
+/// Answers bytes that did not become a request, with all that is around an answer.
+pub(super) async fn refuse(refusal: Refusal) -> Response {
+    let id = request_id::of(&HeaderMap::new());
+    let span = tracing::info_span!("request", request.id = id);
+    let named = HeaderValue::try_from(&id);
+    let answer = async {
+        let mut record = Record { method: "other", ..Record::start(&Method::GET) };
+        let mut response = Problem::from(refusal).into_response();
+        harden(response.headers_mut());
+        record.finish(response.status());
+        response
+    };
+    let mut response = request_id::scope(id, answer).instrument(span).await;
+    if let Ok(name) = named {
+        response.headers_mut().insert(request_id::HEADER, name);
+    }
+    response
 }
 
-impl Answer {
-    fn plain(problem: Problem) -> Self {
-        Self { response: problem.into_response(), route: UNMATCHED }
-    }
-
-    /// An answer to a request whose rest is not read: nothing can follow it on this connection.
-    fn last(problem: Problem) -> Self {
-        let mut answer = Self::plain(problem);
-        let close = HeaderValue::from_static("close");
-        answer.response.headers_mut().insert(header::CONNECTION, close);
-        answer
-    }
+/// An answer to a request whose rest is not read: nothing can follow it on this connection.
+fn last(problem: Problem) -> Response {
+    let mut response = problem.into_response();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// U+0000 in an address: no row is called so, and PostgreSQL cannot even be asked.
@@ -149,9 +231,15 @@ fn too_long(method: &Method) -> Problem {
     problem.with_retry_after(Duration::from_secs(1))
 }
 
-/// Tells browsers to take nothing for more than it is. HTTPS ends at the proxy, so HSTS is its part.
+/// For a year, browsers call this host in no other way (RFC 6797).
+const ONLY_HTTPS: &str = "max-age=31536000";
+
+/// Tells browsers to take nothing for more than it is.
 fn harden(headers: &mut HeaderMap) {
-    const DEFAULTS: [(HeaderName, &str); 4] = [
+    const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+    const DEFAULTS: [(HeaderName, &str); 5] = [
+        // Pages of other origins may ask by CORS, which has a list; they may embed nothing.
+        (RESOURCE_POLICY, "same-origin"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         // Most answers are somebody's own; a handler that knows better has said so.
@@ -166,22 +254,28 @@ fn harden(headers: &mut HeaderMap) {
 /// Counts and logs a request, also one whose client left before the answer.
 struct Record {
     method: &'static str,
+    route: &'static str,
     started_at: Instant,
     finished: bool,
 }
 
 impl Record {
     fn start(method: &Method) -> Self {
-        Self { method: known(method), started_at: Instant::now(), finished: false }
+        Self {
+            method: known(method),
+            route: UNMATCHED,
+            started_at: Instant::now(),
+            finished: false,
+        }
     }
 
-    fn finish(&mut self, route: &'static str, status: StatusCode) {
+    fn finish(&mut self, status: StatusCode) {
         self.finished = true;
-        self.write(route, status.as_u16());
+        self.write(status.as_u16());
     }
 
-    fn write(&self, route: &'static str, status: u16) {
-        let method = self.method;
+    fn write(&self, status: u16) {
+        let Self { method, route, .. } = *self;
         let elapsed = self.started_at.elapsed();
         let labels = [("method", method), ("route", route)];
         histogram!("http_request_duration_seconds", &labels).record(elapsed);
@@ -202,7 +296,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         if !self.finished {
             // nginx's number for a client that closed the connection.
-            self.write(UNMATCHED, 499);
+            self.write(499);
         }
     }
 }

@@ -29,7 +29,7 @@ pub enum Problem {
 
 /// A problem in the words of RFC 9457, with what programs need to act on it.
 #[derive(Debug, Object)]
-#[oai(rename = "Problem", skip_serializing_if_is_none, skip_serializing_if_is_empty)]
+#[oai(rename = "Problem", skip_serializing_if_is_none)]
 pub struct ProblemBody {
     /// Names the kind of problem; the same for every problem with this `code`.
     #[oai(rename = "type")]
@@ -45,7 +45,7 @@ pub struct ProblemBody {
     /// Names this request in our logs.
     request_id: Option<String>,
     /// Every single thing that is wrong, where more than the request as a whole can be blamed.
-    errors: Vec<ProblemItem>,
+    errors: Option<Vec<ProblemItem>>,
 }
 
 /// One of the things that are wrong with a request.
@@ -70,7 +70,7 @@ impl Problem {
             detail: detail.into(),
             code: code.to_owned(),
             request_id: request_id::current(),
-            errors: Vec::new(),
+            errors: None,
         };
         // RFC 9110 demands the header of every 401.
         let challenge = (status == StatusCode::UNAUTHORIZED).then(|| "Bearer".to_owned());
@@ -80,7 +80,8 @@ impl Problem {
     #[must_use]
     pub fn with_errors(mut self, details: Vec<Detail>) -> Self {
         let Self::Of(_, body, ..) = &mut self;
-        body.0.errors = details.into_iter().map(ProblemItem::from).collect();
+        let errors: Vec<_> = details.into_iter().map(ProblemItem::from).collect();
+        body.0.errors = (!errors.is_empty()).then_some(errors);
         self
     }
 

@@ -2,8 +2,8 @@
 
 use poem::{
     Error, IntoResponse, Response,
-    error::{MethodNotAllowedError, NotFoundError},
-    http::{HeaderValue, Method, StatusCode, header},
+    error::NotFoundError,
+    http::{HeaderValue, StatusCode, header},
 };
 use poem_openapi::error::{
     AuthorizationError, ContentTypeError, ParseParamError, ParsePathError, ParseRequestPayloadError,
@@ -14,14 +14,14 @@ use crate::{
     kernel::{Detail, fault::Chain},
     web::{
         Problem,
-        document::{Document, Route},
+        document::{Document, Operation, Route},
     },
 };
 
 /// What is known of a request once it has failed.
 pub(super) struct Failed<'a> {
-    pub(super) method: &'a Method,
-    pub(super) route: Option<&'a Route>,
+    pub(super) route: &'a Route,
+    pub(super) operation: &'a Operation,
     pub(super) body: &'a [u8],
     pub(super) document: &'a Document,
 }
@@ -38,9 +38,6 @@ impl Problem {
 pub(super) fn answer(error: Error, failed: &Failed<'_>) -> Response {
     if error.is_from_response() {
         return disguise(error.into_response());
-    }
-    if error.is::<MethodNotAllowedError>() {
-        return method_not_allowed(failed.route);
     }
     problem(&error, failed).into_response()
 }
@@ -80,8 +77,7 @@ fn problem(error: &Error, failed: &Failed<'_>) -> Problem {
         );
     }
     if error.is::<NotFoundError>() {
-        let detail = "the API has no such address".to_owned();
-        return Problem::new(StatusCode::NOT_FOUND, "no-such-route", detail);
+        return no_such_route();
     }
     if error.is::<AuthorizationError>() {
         let detail = "a bearer token is needed here".to_owned();
@@ -113,12 +109,17 @@ fn plain(status: StatusCode) -> Problem {
     Problem::new(status, code, None)
 }
 
-fn method_not_allowed(route: Option<&Route>) -> Response {
+/// Answers a request for an address that is none of the API's.
+pub(super) fn no_such_route() -> Problem {
+    let detail = "the API has no such address".to_owned();
+    Problem::new(StatusCode::NOT_FOUND, "no-such-route", detail)
+}
+
+/// Answers a request with a method that its address does not know.
+pub(super) fn method_not_allowed(route: &Route) -> Response {
     let status = StatusCode::METHOD_NOT_ALLOWED;
     let mut response = Problem::new(status, "method-not-allowed", None).into_response();
-    // Paths beside the description (its own, and the page that shows it) can only be read.
-    let allowed = route.map_or_else(|| "GET".to_owned(), Route::allowed);
-    if let Ok(allowed) = HeaderValue::try_from(allowed) {
+    if let Ok(allowed) = HeaderValue::try_from(route.allowed()) {
         response.headers_mut().insert(header::ALLOW, allowed);
     }
     response
@@ -129,11 +130,7 @@ fn unfit_body(failed: &Failed<'_>) -> Problem {
         let detail = "the body is not JSON, or nested too deeply".to_owned();
         return Problem::new(StatusCode::BAD_REQUEST, "malformed", detail);
     };
-    let violations = match failed.route {
-        Some(route) => failed.document.violations(route, failed.method, &value),
-        None => Vec::new(),
-    };
-    Problem::invalid_request(violations)
+    Problem::invalid_request(failed.document.violations(failed.operation, &value))
 }
 
 fn unfit_parameter(name: &str, reason: &str) -> Problem {
@@ -149,10 +146,7 @@ fn unfit_parameter(name: &str, reason: &str) -> Problem {
 }
 
 /// The framework numbers the parameters of a path; the client knows their names.
-fn path_parameter<'a>(numbered: &'a str, route: Option<&'a Route>) -> &'a str {
-    let name = route.and_then(|route| {
-        let index: usize = numbered.strip_prefix("param")?.parse().ok()?;
-        route.parameters.get(index)
-    });
-    name.map_or(numbered, String::as_str)
+fn path_parameter<'a>(numbered: &'a str, route: &'a Route) -> &'a str {
+    let index = numbered.strip_prefix("param").and_then(|index| index.parse::<usize>().ok());
+    index.and_then(|index| route.parameters.get(index)).map_or(numbered, String::as_str)
 }

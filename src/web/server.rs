@@ -1,42 +1,69 @@
-//! Accepts connections and ends them: the slow, the silent and, when the process stops, all others.
+//! Accepts connections and ends them: the slow, the silent, those that are too many and, when the
+//! process stops, all others.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    future::poll_fn,
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
+use metrics::{counter, gauge};
 use poem::{
     Addr, Endpoint, Error, Response,
-    http::{self, uri::Scheme},
+    http::{self, HeaderValue, header, uri::Scheme},
     web::{LocalAddr, RemoteAddr},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::web::stall::{Guarded, Turns};
+use crate::web::{
+    edge,
+    gate::{Gate, Mood, Pace, Turns},
+    head::{self, Refusal},
+};
 
-/// The largest head of a request: a token and a dozen cookies fit thrice.
-const HEAD_LENGTH_MAX: usize = 32 * 1024;
+/// How long to leave `accept` alone after it failed for want of descriptors or memory: the
+/// connection that we closed to make room needs a moment to end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long to leave `accept` alone after it failed. It fails for want of descriptors or memory,
-/// and only the end of another connection helps.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How many connections beyond the limit are told so at a time; more are closed without a word.
+const FAREWELLS_MAX: usize = 256;
+
+/// How long a connection beyond the limit waits for another one to end, once the one that has waited
+/// longest was told to; and how often it has one told.
+const SEAT_WAIT: Duration = Duration::from_millis(25);
+const SEAT_TRIES: usize = 4;
+
+/// How long whoever is told that we are full may take to ask, and to hear it.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
 /// What a connection may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at a time; others wait to be accepted. Each may bring a body of 1 MiB, and
-    /// 4,096 of those are what a small machine has.
+    /// Connections at a time. One more takes the place of the one that has waited longest without
+    /// a request; where none waits, it is told to come back (503 `busy`).
     pub connections: usize,
-    /// For a request's head, and for a new connection to begin one.
+    /// For a request's head (then 408), and for a new connection to begin one.
     pub head: Duration,
     /// Between two requests. Longer than proxies keep theirs (60 s is usual), so that the proxy
     /// closes first and never sends a request into a connection that we are closing.
     pub idle: Duration,
-    /// For the client to take any of what we write.
+    /// For the client to take 64 KiB of what we write, or all of it.
     pub write: Duration,
     /// For the requests in flight when the process stops.
     pub drain: Duration,
@@ -64,6 +91,72 @@ pub enum Drain {
     Cut { connections: usize },
 }
 
+impl Limits {
+    /// Descriptors that a process needs beside those of its clients: farewells, the database's
+    /// pool (100 at most), Redis, files, the health port.
+    const DESCRIPTORS_BESIDE: usize = FAREWELLS_MAX + 192;
+
+    /// How many descriptors the process needs for so many connections.
+    pub const fn descriptors(&self) -> usize {
+        self.connections + Self::DESCRIPTORS_BESIDE
+    }
+
+    /// The same with no more connections than a process with so many descriptors can have. At
+    /// least a quarter of them is for connections.
+    #[must_use]
+    pub fn within(self, descriptors: usize) -> Self {
+        let free = descriptors.saturating_sub(Self::DESCRIPTORS_BESIDE).max(descriptors / 4);
+        Self { connections: self.connections.min(free), ..self }
+    }
+}
+
+/// Room for connections, and who waits for it.
+struct Room {
+    seats: Arc<Semaphore>,
+    farewells: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
+}
+
+/// The connections that wait for a request, in the order in which they began to.
+#[derive(Default)]
+struct Crowd {
+    waiting: Mutex<BTreeMap<u64, Arc<Notify>>>,
+    tickets: AtomicU64,
+}
+
+/// A connection's place among those that wait, until it is dropped.
+struct Waiting<'a> {
+    crowd: &'a Crowd,
+    ticket: u64,
+}
+
+impl Crowd {
+    /// Notes that a connection waits; `leave` tells it that it has to make room.
+    fn join(&self, leave: &Arc<Notify>) -> Waiting<'_> {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(ticket, leave.clone());
+        Waiting { crowd: self, ticket }
+    }
+
+    /// Tells the connection that has waited longest to make room, if one waits.
+    fn thin(&self) {
+        let longest = self.lock().pop_first();
+        if let Some((_, leave)) = longest {
+            leave.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Notify>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.crowd.lock().remove(&self.ticket);
+    }
+}
+
 /// Serves `app` until `shutdown`, then answers the requests in flight.
 pub async fn serve<E>(
     listener: TcpListener,
@@ -75,16 +168,27 @@ where
     E: Endpoint<Output = Response> + 'static,
 {
     let app = Arc::new(app);
-    let permits = Arc::new(Semaphore::new(limits.connections));
+    let room = Room {
+        seats: Arc::new(Semaphore::new(limits.connections)),
+        farewells: Arc::new(Semaphore::new(FAREWELLS_MAX)),
+        crowd: Arc::default(),
+    };
     let connections = TaskTracker::new();
-    while let Some((stream, permit)) =
-        shutdown.run_until_cancelled(accept(&listener, &permits)).await
+    while let Some((stream, remote)) =
+        shutdown.run_until_cancelled(accept(&listener, &room.crowd)).await
     {
-        let (app, shutdown) = (app.clone(), shutdown.clone());
-        connections.spawn(async move {
-            converse(stream, app, limits, shutdown).await;
-            drop(permit);
-        });
+        let Some(place) = room.place() else {
+            counter!("connections_refused_total", "how" => "closed").increment(1);
+            continue;
+        };
+        let visit = Visit {
+            app: app.clone(),
+            limits,
+            crowd: room.crowd.clone(),
+            shutdown: shutdown.clone(),
+            remote,
+        };
+        connections.spawn(visit.receive(stream, place));
     }
     drop(listener);
     connections.close();
@@ -94,55 +198,189 @@ where
     }
 }
 
-/// Waits until a connection may be taken and is there.
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> (TcpStream, OwnedSemaphorePermit) {
-    let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+/// Waits for a connection.
+async fn accept(listener: &TcpListener, crowd: &Crowd) -> (TcpStream, SocketAddr) {
+    let mut is_failing = false;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
+            Ok(connection) => return connection,
+            Err(error) if is_its_own(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                if !is_failing {
+                    tracing::warn!(%error, "no connection can be accepted");
+                }
+                is_failing = true;
+                crowd.thin();
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// Answers the requests of one connection until either side closes it.
-async fn converse<E>(stream: TcpStream, app: Arc<E>, limits: Limits, shutdown: CancellationToken)
-where
-    E: Endpoint<Output = Response> + 'static,
-{
-    let (Ok(local), Ok(remote)) = (stream.local_addr(), stream.peer_addr()) else { return };
-    // Answers are written whole; waiting for more to send would only delay them.
-    let _ = stream.set_nodelay(true);
-    let turns = Turns::default();
-    let stream = Guarded::new(stream, turns.clone(), limits.head, limits.write);
-    let service = service_fn(|request: http::Request<Incoming>| {
-        let turn = turns.begin();
-        let local = LocalAddr(Addr::SocketAddr(local));
-        let remote = RemoteAddr(Addr::SocketAddr(remote));
-        let request = (request, local, remote, Scheme::HTTP).into();
-        let app = app.clone();
-        async move {
-            let response = app.call(request).await.unwrap_or_else(Error::into_response);
-            drop(turn);
-            Ok::<http::Response<_>, Infallible>(response.into())
+/// Whether the error is of the connection that was to be accepted; the next one may be well. Linux
+/// reports what the network says of it here (accept(2), error handling).
+fn is_its_own(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::Interrupted
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::TimedOut
+            | ErrorKind::PermissionDenied
+    )
+}
+
+/// Where a connection stands.
+enum Place {
+    Seat(OwnedSemaphorePermit),
+    /// Beyond the limit: it gets a seat that another connection leaves, or is told to come back.
+    Queue {
+        seats: Arc<Semaphore>,
+        farewell: OwnedSemaphorePermit,
+    },
+}
+
+impl Room {
+    /// A place for one more connection; `None` where too many are being sent away as it is.
+    fn place(&self) -> Option<Place> {
+        if let Ok(seat) = self.seats.clone().try_acquire_owned() {
+            return Some(Place::Seat(seat));
         }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.idle)
-        .max_header_size(HEAD_LENGTH_MAX)
-        .max_buf_size(HEAD_LENGTH_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    // How a connection ends is the client's affair: what we owed it has its own record.
-    if shutdown.run_until_cancelled(connection.as_mut()).await.is_none() {
-        connection.as_mut().graceful_shutdown();
-        let _ = connection.await;
+        let farewell = self.farewells.clone().try_acquire_owned().ok()?;
+        Some(Place::Queue { seats: self.seats.clone(), farewell })
+    }
+}
+
+/// What a connection is served with.
+struct Visit<E> {
+    app: Arc<E>,
+    limits: Limits,
+    crowd: Arc<Crowd>,
+    shutdown: CancellationToken,
+    remote: SocketAddr,
+}
+
+impl<E: Endpoint<Output = Response> + 'static> Visit<E> {
+    async fn receive(self, stream: TcpStream, place: Place) {
+        let _permit = match place {
+            Place::Seat(seat) => seat,
+            Place::Queue { seats, farewell } => {
+                let Some(seat) = self.seat(&seats).await else {
+                    self.send_away(stream).await;
+                    drop(farewell);
+                    return;
+                };
+                seat
+            }
+        };
+        let Limits { head, idle, write, .. } = self.limits;
+        let turns = Turns::default();
+        let gate = |stream| Gate::new(stream, turns.clone(), Pace { head, idle, write });
+        gauge!("connections_open").increment(1);
+        self.converse(stream, gate, &turns, &self.crowd).await;
+        gauge!("connections_open").decrement(1);
+    }
+
+    /// A seat that another connection leaves.
+    async fn seat(&self, seats: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        for _ in 0..SEAT_TRIES {
+            self.crowd.thin();
+            let left = timeout(SEAT_WAIT, seats.clone().acquire_owned()).await;
+            if let Ok(Ok(seat)) = left {
+                return Some(seat);
+            }
+        }
+        None
+    }
+
+    /// Answers whatever comes that we are full.
+    async fn send_away(&self, stream: TcpStream) {
+        counter!("connections_refused_total", "how" => "answered").increment(1);
+        let pace = Pace { head: FAREWELL_MAX, idle: FAREWELL_MAX, write: FAREWELL_MAX };
+        let turns = Turns::default();
+        let gate = |stream| Gate::refusing(stream, turns.clone(), pace, Refusal::Full);
+        // It has no seat that it could leave to others.
+        self.converse(stream, gate, &turns, &Crowd::default()).await;
+    }
+
+    /// Answers the requests of one connection until either side closes it.
+    async fn converse(
+        &self,
+        stream: TcpStream,
+        gate: impl FnOnce(TcpStream) -> Gate<TcpStream>,
+        turns: &Turns,
+        crowd: &Crowd,
+    ) {
+        let Ok(local) = stream.local_addr() else { return };
+        // Answers are written whole; waiting for more to send would only delay them.
+        let _ = stream.set_nodelay(true);
+        let service = service_fn(|request: http::Request<Incoming>| {
+            let turn = turns.begin();
+            let local = LocalAddr(Addr::SocketAddr(local));
+            let remote = RemoteAddr(Addr::SocketAddr(self.remote));
+            async move {
+                let mut response = if let Some(refusal) = turn.refusal() {
+                    edge::refuse(refusal).await
+                } else {
+                    let request = (request, local, remote, Scheme::HTTP).into();
+                    // A connection that waits keeps no room for the next answer.
+                    let answer = Box::pin(self.app.call(request));
+                    answer.await.unwrap_or_else(Error::into_response)
+                };
+                if turn.is_last() || self.shutdown.is_cancelled() {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
+                drop(turn);
+                Ok::<http::Response<_>, Infallible>(response.into())
+            }
+        });
+        // The gate is stricter than any limit of the library.
+        let connection = http1::Builder::new()
+            .max_header_size(head::LENGTH_MAX)
+            .max_buf_size(2 * head::LENGTH_MAX)
+            .serve_connection(TokioIo::new(gate(stream)), service);
+        let mut connection = pin!(connection);
+        // How a connection ends is the client's affair: what we owed it has its own record.
+        if self.is_to_end(connection.as_mut(), turns, crowd).await {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+
+    /// Drives the connection until it ends, or until we want it to (`true`): the process stops, or
+    /// it waits for a request while others wait for room.
+    async fn is_to_end(
+        &self,
+        mut connection: impl Future + Unpin,
+        turns: &Turns,
+        crowd: &Crowd,
+    ) -> bool {
+        let leave = Arc::new(Notify::new());
+        let mut told = pin!(leave.notified());
+        let mut stop = pin!(self.shutdown.cancelled());
+        let mut is_stopping = false;
+        let mut waiting = None;
+        poll_fn(|cx| {
+            if Pin::new(&mut connection).poll(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            is_stopping = is_stopping || stop.as_mut().poll(cx).is_ready();
+            let mood = turns.mood();
+            // What has begun to ask is heard, within the limit of a head.
+            if is_stopping && mood != Mood::Arriving {
+                return Poll::Ready(true);
+            }
+            if mood == Mood::Busy {
+                waiting = None;
+                return Poll::Pending;
+            }
+            waiting.get_or_insert_with(|| crowd.join(&leave));
+            told.as_mut().poll(cx).map(|()| true)
+        })
+        .await
     }
 }

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::{
     Document, Edge, Patience, Problem,
+    policy::{Class, Policy, Who},
     server::{Drain, Limits, serve},
 };
 
@@ -46,13 +47,13 @@ struct TestApi;
 #[expect(clippy::unused_async, reason = "the framework only takes async operations")]
 #[OpenApi(prefix_path = "/v1")]
 impl TestApi {
-    #[oai(path = "/echo", method = "post")]
+    #[oai(path = "/echo", method = "post", operation_id = "echo")]
     async fn echo(&self, body: Json<EchoBody>) -> Result<EchoResponse, Problem> {
         let _ = body.0.number;
         Ok(EchoResponse::Echoed(Json(body.0.text)))
     }
 
-    #[oai(path = "/things/:thing_id", method = "get")]
+    #[oai(path = "/things/:thing_id", method = "get", operation_id = "thing")]
     async fn thing(
         &self,
         thing_id: Path<Uuid>,
@@ -62,23 +63,23 @@ impl TestApi {
         EchoResponse::Echoed(Json(format!("{} {:?} {}", thing_id.0, limit.0, key.0)))
     }
 
-    #[oai(path = "/auth/panic", method = "post")]
+    #[oai(path = "/auth/panic", method = "post", operation_id = "panic")]
     async fn panic(&self, body: Json<Value>) -> EchoResponse {
         panic!("secret {}", body.0)
     }
 
-    #[oai(path = "/broken", method = "get")]
+    #[oai(path = "/broken", method = "get", operation_id = "broken")]
     async fn broken(&self) -> poem::Result<EchoResponse> {
         Err(poem::error::InternalServerError(std::io::Error::other("secret SQL")))
     }
 
-    #[oai(path = "/slow", method = "get")]
+    #[oai(path = "/slow", method = "get", operation_id = "slow")]
     async fn slow(&self) -> EchoResponse {
         sleep(SHORT).await;
         EchoResponse::Echoed(Json("at last".to_owned()))
     }
 
-    #[oai(path = "/never", method = "post")]
+    #[oai(path = "/never", method = "post", operation_id = "never")]
     async fn never(&self) -> EchoResponse {
         std::future::pending().await
     }
@@ -86,7 +87,15 @@ impl TestApi {
 
 fn app(patience: Patience) -> impl Endpoint<Output = Response> {
     let service = OpenApiService::new(TestApi, "test", "1");
-    let document = Document::parse(&service.spec(), &["/plain"]).unwrap();
+    let policies = [
+        Policy::new("echo", Who::Anyone, Class::Browse),
+        Policy::new("thing", Who::Anyone, Class::Browse),
+        Policy::new("panic", Who::Anyone, Class::Auth),
+        Policy::new("broken", Who::Anyone, Class::Browse),
+        Policy::new("slow", Who::Anyone, Class::Browse),
+        Policy::new("never", Who::Anyone, Class::Browse),
+    ];
+    let document = Document::parse(&service.spec(), &["/plain"], &policies).unwrap();
     let teapot = make_sync(|_| poem::http::StatusCode::IM_A_TEAPOT);
     let routes = Route::new().at("/plain", poem::get(teapot)).nest("/", service);
     Edge::new(routes.into_endpoint().map_to_response(), document, patience)
@@ -359,7 +368,8 @@ async fn a_slow_head_is_cut_however_it_is_slow() {
 
     let (silent, stalled, ()) =
         tokio::join!(read_answer(&mut silent), read_answer(&mut stalled), drip);
-    assert_eq!((&*silent.head, &*stalled.head), ("", ""));
+    assert_eq!(silent.head, "");
+    assert_eq!(stalled.problem(), refused(408, "request-timeout", &[]));
     assert!(started_at.elapsed() >= SHORT);
 }
 
@@ -380,7 +390,7 @@ async fn a_kept_connection_may_rest_longer_than_a_head_may_take() {
     let stalled_at = Instant::now();
     let rest = read_answer(&mut stream).await;
 
-    assert_eq!(rest.head, "");
+    assert_eq!(rest.problem(), refused(408, "request-timeout", &[]));
     assert!(stalled_at.elapsed() < SHORT * 5);
 }
 
@@ -391,22 +401,51 @@ async fn a_huge_head_is_a_431() {
     let request = format!("GET / HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n");
     let answer = start().await.exchange(request).await;
 
-    assert_eq!(answer.status(), 431);
+    assert_eq!(answer.problem(), refused(431, "head-too-large", &[]));
+    assert_eq!(answer.header("connection"), Some("close"));
 }
 
 #[tokio::test]
-async fn a_connection_too_many_waits_for_its_turn() {
+async fn a_connection_too_many_takes_the_place_of_one_that_waits() {
     let limits = Limits { connections: 1, ..Limits::default() };
     let running = start_with(limits, Patience::default()).await;
-    let first = running.connect().await;
+    let mut first = running.connect().await;
 
-    let second = running.get("/v1/nowhere");
-    let (second, ()) = tokio::join!(second, async {
-        sleep(SHORT).await;
-        drop(first);
-    });
+    let second = running.get("/v1/nowhere").await;
 
-    assert_eq!(second.status(), 404);
+    assert_eq!(second.problem(), refused(404, "no-such-route", &[]));
+    assert_eq!(read_answer(&mut first).await.head, "");
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_a_503_where_all_others_are_answered() {
+    let limits = Limits { connections: 1, ..Limits::default() };
+    let running = start_with(limits, Patience::default()).await;
+    let mut first = running.connect().await;
+    first.write_all(b"POST /v1/never HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+
+    let answer = loop {
+        let second = running.get("/v1/nowhere").await;
+        // The first may only just have been let in.
+        if second.status() != 404 {
+            break second;
+        }
+    };
+
+    assert_eq!(answer.problem(), refused(503, "busy", &[]));
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    assert_eq!(answer.header("connection"), Some("close"));
+}
+
+#[test]
+fn there_are_no_more_connections_than_descriptors() {
+    let limits = Limits::default();
+
+    for (descriptors, connections) in
+        [(1 << 20, 4_096), (limits.descriptors(), 4_096), (1_024, 576), (256, 64), (64, 16)]
+    {
+        assert_eq!(limits.within(descriptors).connections, connections, "{descriptors}");
+    }
 }
 
 #[tokio::test]

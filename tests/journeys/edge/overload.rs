@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
+use holdfast::checkout::OPEN_ORDERS_MAX;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -20,12 +21,15 @@ use crate::support::{
 async fn a_shop_whose_database_is_stuck_says_so_and_recovers() {
     TestApp::run(async |app| {
         let mug = app.product_with_stock(500).await;
-        let guest = app.guest().await;
+        let guests = join_all((0..450 / OPEN_ORDERS_MAX).map(|_| app.guest())).await;
         let blocker = app.block(mug).await;
         // More than two slices: by the time that the third could start, its shoppers have waited too long.
         let keys: Vec<_> = (0..450).map(|n| format!("one-key-per-intention-{n}")).collect();
+        let wishes: Vec<_> =
+            guests.iter().flat_map(|guest| [guest; OPEN_ORDERS_MAX]).zip(&keys).collect();
+        let place = |(guest, key): &(&Client, &String)| guest.place_order(key, &[(mug, 1)]);
 
-        let answers = join_all(keys.iter().map(|key| guest.place_order(key, &[(mug, 1)]))).await;
+        let answers = join_all(wishes.iter().map(place)).await;
 
         // The client asserts of each that it says when to come back.
         assert!(answers.iter().all(|answer| answer.status == 503));
@@ -35,8 +39,7 @@ async fn a_shop_whose_database_is_stuck_says_so_and_recovers() {
         assert_eq!(app.count("orders").await, 0);
 
         blocker.rollback().await.unwrap();
-        let again = keys[..50].iter().map(|key| guest.place_order(key, &[(mug, 1)]));
-        for answer in join_all(again).await {
+        for answer in join_all(wishes[..50].iter().map(place)).await {
             answer.assert_status(201).assert_header("idempotency-replayed", None);
         }
         assert_eq!(app.stock_of(mug).await, (500, 50));

@@ -1,0 +1,609 @@
+//! Counts how often things are done, by all processes together: in Redis, by Redis's clock.
+//!
+//! Requests that ask at the same time share a call. Beside it each process counts for itself, so that a
+//! Redis that forgets or goes away is no occasion for a burst; see [`Limit::is_local`].
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::Hash,
+    mem,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use redis::{
+    Client, Script,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, timeout};
+
+use crate::kernel::{
+    batch::Batcher,
+    pace::{Pace, Place, Turn},
+};
+
+/// Redis is near and answers in less than a millisecond, or is not worth waiting for.
+const REDIS_MAX: Duration = Duration::from_millis(50);
+
+/// How long Redis is left alone after it did not answer: who asks meanwhile does not wait for it.
+const REDIS_PAUSE: Duration = Duration::from_millis(500);
+
+/// More wait only for a Redis that hangs.
+const QUEUE_DEPTH: usize = 4_096;
+
+/// How much a process remembers by itself, in each of two generations: some 10 MB in all.
+const REMEMBERED_MAX: usize = 50_000;
+
+/// Takes a turn of each limit of each question, or of none where one is too far off, and tells of the
+/// limit that refuses, or else of the one that is nearest to it.
+///
+/// A key holds when the next turn would be if all had come evenly, and how many were taken: what
+/// `kernel::pace` calls a turn. Time is Redis's own, so that the processes' clocks may differ.
+static TAKE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "
+        local clock = redis.call('TIME')
+        local now = clock[1] * 1000000 + clock[2]
+        local argument, key = 0, 0
+        local function number()
+            argument = argument + 1
+            return tonumber(ARGV[argument])
+        end
+        local function name()
+            key = key + 1
+            return KEYS[key]
+        end
+        local function step(limit, taken)
+            local doublings = math.min(30, math.max(0, taken + 1 - limit.burst))
+            return math.min(limit.interval * 2 ^ doublings, limit.slowest)
+        end
+        local function find(limit)
+            local at, taken = string.match(redis.call('GET', limit.key) or '', '^(%d+) (%d+)$')
+            at, taken = tonumber(at), tonumber(taken)
+            local span = limit.interval * (limit.burst - 1)
+            -- A turn that far off was taken before the clock was put back.
+            if at and at <= now + span + limit.slowest + limit.patience then
+                return math.max(at, now), taken, span
+            end
+            return now, 0, span
+        end
+        local function keep(limit, at, taken)
+            local time = math.max(1, math.ceil((at - now + limit.memory) / 1000))
+            redis.call('SET', limit.key, string.format('%.0f %.0f', at, taken), 'PX', time)
+        end
+        local function question()
+            local count, patience, known = number(), number(), false
+            if number() == 1 then
+                known = redis.call('EXISTS', name()) == 1
+            end
+            local limits = {}
+            for place = 1, count do
+                local limit = {
+                    place = place - 1, key = name(), interval = number(), burst = number(),
+                    slowest = number(), memory = number(), patience = patience,
+                }
+                if number() == 0 or not known then
+                    limits[#limits + 1] = limit
+                end
+            end
+            return limits, patience, known
+        end
+
+        local answers = {}
+        local function answer(known, limit, wait, left, whole_in)
+            known = known and 1 or 0
+            for _, value in ipairs({ known, limit, math.ceil(wait), left, math.ceil(whole_in) }) do
+                answers[#answers + 1] = value
+            end
+        end
+        while argument < #ARGV do
+            local limits, patience, known = question()
+            local refuses, longest = nil, patience
+            for _, limit in ipairs(limits) do
+                limit.at, limit.taken, limit.span = find(limit)
+                limit.wait = math.max(0, limit.at - limit.span - now)
+                if limit.wait > longest then
+                    refuses, longest = limit, limit.wait
+                end
+            end
+            if refuses then
+                answer(known, refuses.place, longest, 0, refuses.at - now)
+            else
+                local nearest, least, delay = nil, math.huge, 0
+                for _, limit in ipairs(limits) do
+                    local at, taken = limit.at + step(limit, limit.taken), limit.taken + 1
+                    keep(limit, at, taken)
+                    local slack, left = limit.span - (at - now), 0
+                    if slack >= 0 then
+                        left = math.min(limit.burst, math.floor(slack / step(limit, taken)) + 1)
+                    end
+                    if left < least then
+                        nearest, least = limit, left
+                    end
+                    limit.at, delay = at, math.max(delay, limit.wait)
+                end
+                if nearest then
+                    answer(known, nearest.place, delay, least, nearest.at - now)
+                else
+                    answer(known, -1, 0, 0, 0)
+                end
+            end
+        end
+        return answers
+        ",
+    )
+});
+
+/// Gives back the last turn of each limit, or all of them, and remembers who has proven to be known.
+static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "
+        local clock = redis.call('TIME')
+        local now = clock[1] * 1000000 + clock[2]
+        local known_for = tonumber(ARGV[1])
+        if known_for > 0 then
+            redis.call('SET', KEYS[#KEYS], 1, 'PX', known_for)
+        end
+        for place = 1, (#ARGV - 1) / 5 do
+            local key, first = KEYS[place], 5 * place - 3
+            local interval, burst = tonumber(ARGV[first]), tonumber(ARGV[first + 1])
+            local slowest, memory = tonumber(ARGV[first + 2]), tonumber(ARGV[first + 3])
+            local at, taken = string.match(redis.call('GET', key) or '', '^(%d+) (%d+)$')
+            at, taken = tonumber(at), tonumber(taken)
+            if at then
+                taken = taken - 1
+                local doublings = math.min(30, math.max(0, taken + 1 - burst))
+                at = at - math.min(interval * 2 ^ doublings, slowest)
+                local time = math.ceil((at - now + memory) / 1000)
+                if taken <= 0 or time <= 0 or ARGV[first + 4] == '1' then
+                    redis.call('DEL', key)
+                else
+                    redis.call('SET', key, string.format('%.0f %.0f', at, taken), 'PX', time)
+                end
+            end
+        end
+        ",
+    )
+});
+
+/// What is counted, without a word of what it is: addresses of people do not lie about in Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key([u8; 16]);
+
+impl Key {
+    /// The same for the same parts only.
+    pub fn of(parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let hash: [u8; 32] = hash.finalize().into();
+        Self(*hash.first_chunk().expect("a digest is longer"))
+    }
+}
+
+/// One of the limits that a question is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    pub name: &'static str,
+    pub key: Key,
+    pub pace: Pace,
+    /// Whether this process counts by itself, too. What is not counted here is without a limit
+    /// while Redis is away.
+    pub is_local: bool,
+    /// Whether it does not concern those who are known; see [`Question::known`].
+    pub spares_the_known: bool,
+    /// Whether a proof clears it; otherwise only the turn of the one who proves is given back.
+    pub is_cleared: bool,
+}
+
+/// May this be done now?
+#[derive(Debug, Clone)]
+pub struct Question {
+    pub limits: Vec<Limit>,
+    /// Whom some of the limits spare, once [`Limiter::acquit`] has come to know them.
+    pub known: Option<Key>,
+    /// How long whoever asks would wait for a turn.
+    pub patience: Duration,
+}
+
+/// Whether it may be done, and what to tell whoever asks of the limit that decided.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer {
+    pub is_refused: bool,
+    pub limit: Limit,
+    pub place: Place,
+}
+
+/// The text is not repeated: a URL has a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the URL is not one of a Redis")]
+pub struct InvalidUrl;
+
+/// Counts for all processes that share the Redis and its namespace. Cheap to clone.
+#[derive(Clone)]
+pub struct Limiter(Arc<Counters>);
+
+struct Counters {
+    namespace: String,
+    redis: ConnectionManager,
+    /// Each question with what Redis says, where it says anything.
+    queue: Batcher<Question, Option<Told>>,
+    state: Mutex<State>,
+}
+
+/// What Redis says.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    /// None where no limit concerns the question.
+    answer: Option<Answer>,
+    is_known: bool,
+}
+
+/// What this process knows by itself.
+struct State {
+    turns: Recent<Key, Turn>,
+    known: Recent<Key, Instant>,
+    away_until: Option<Instant>,
+}
+
+impl Limiter {
+    /// Redis need not be there. Call it inside a tokio runtime.
+    pub fn new(redis_url: &str, namespace: &str) -> Result<Self, InvalidUrl> {
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(REDIS_MAX))
+            .set_response_timeout(Some(REDIS_MAX))
+            .set_number_of_retries(0);
+        let redis = Client::open(redis_url)
+            .and_then(|client| ConnectionManager::new_lazy_with_config(client, config))
+            .map_err(|_| InvalidUrl)?;
+        // So that the first question need not wait for a connection.
+        tokio::spawn({
+            let mut redis = redis.clone();
+            async move { redis::cmd("PING").exec_async(&mut redis).await }
+        });
+        let queue = Batcher::start(QUEUE_DEPTH, REDIS_MAX, {
+            let (redis, namespace) = (redis.clone(), namespace.to_owned());
+            move |questions: Vec<Question>| {
+                let (redis, namespace) = (redis.clone(), namespace.clone());
+                async move { ask(redis, &namespace, &questions).await }
+            }
+        });
+        let state = State { turns: Recent::default(), known: Recent::default(), away_until: None };
+        let namespace = namespace.to_owned();
+        Ok(Self(Arc::new(Counters { namespace, redis, queue, state: Mutex::new(state) })))
+    }
+
+    /// Takes a turn of each limit, or of none. `None` where no limit concerns the question; those that
+    /// spare the caller are removed from it.
+    ///
+    /// Takes one call of Redis at most, which is shared; without Redis in time, what this process has
+    /// counted decides, and what it does not count is without a limit.
+    pub async fn take(&self, question: &mut Question) -> Option<Answer> {
+        let (own, is_away) = self.own(question);
+        let refused_here = own.filter(|answer| answer.is_refused);
+        // Another process may have come to know the caller.
+        let is_final = refused_here
+            .is_some_and(|answer| !answer.limit.spares_the_known || question.known.is_none());
+        if is_away || is_final {
+            return own;
+        }
+        let Some(told) = self.0.queue.run(question.clone()).await.ok().flatten() else {
+            self.state(|state| state.away_until = Some(Instant::now() + REDIS_PAUSE));
+            return own;
+        };
+        let is_refused = told.answer.is_some_and(|answer| answer.is_refused);
+        match refused_here {
+            // It has forgotten what we have not.
+            Some(_) if !told.is_known => {
+                if !is_refused {
+                    self.settle(question, Duration::ZERO).await;
+                }
+                return refused_here;
+            }
+            None if is_refused => self.give_back_own(question),
+            None if told.is_known => {
+                let limits = question.limits.iter().filter(|limit| limit.spares_the_known);
+                let spared = Question { limits: limits.copied().collect(), ..question.clone() };
+                self.give_back_own(&spared);
+            }
+            Some(_) | None => {}
+        }
+        if told.is_known {
+            question.limits.retain(|limit| !limit.spares_the_known);
+        }
+        told.answer
+    }
+
+    /// Whether the last questions were answered without Redis.
+    pub fn is_alone(&self) -> bool {
+        self.state(|state| state.away_until.is_some_and(|until| until > Instant::now()))
+    }
+
+    /// Gives the question's turns back, because what was done does not count.
+    pub async fn give_back(&self, question: &Question) {
+        self.give_back_own(question);
+        self.settle(question, Duration::ZERO).await;
+    }
+
+    /// Gives the question's turns back, clears what a proof clears, and knows the caller for that long.
+    pub async fn acquit(&self, question: &Question, known_for: Duration) {
+        self.give_back_own(question);
+        self.state(|state| {
+            for limit in question.limits.iter().filter(|limit| limit.is_cleared) {
+                state.turns.remove(&limit.key);
+            }
+            if let Some(known) = question.known {
+                state.known.insert(known, Instant::now() + known_for);
+            }
+        });
+        self.settle(question, known_for).await;
+    }
+
+    async fn settle(&self, question: &Question, known_for: Duration) {
+        let Counters { redis, namespace, .. } = &*self.0;
+        if self.is_alone() {
+            return;
+        }
+        let is_proof = !known_for.is_zero();
+        let mut call = GIVE_BACK.prepare_invoke();
+        call.arg(question.known.map_or(0, |_| micros(known_for) / 1_000));
+        for limit in &question.limits {
+            call.key(named(namespace, limit.key));
+            arguments(&mut call, limit.pace);
+            call.arg(u8::from(is_proof && limit.is_cleared));
+        }
+        if let Some(known) = question.known {
+            call.key(named(namespace, known));
+        }
+        let mut redis = redis.clone();
+        // What is not given back is forgotten in time.
+        let _ = timeout(REDIS_MAX, call.invoke_async::<()>(&mut redis)).await;
+    }
+
+    /// What this process says by itself, and whether Redis need not be asked. Turns are taken unless
+    /// it refuses; whoever is known here needs no mention.
+    fn own(&self, question: &mut Question) -> (Option<Answer>, bool) {
+        let now = Instant::now();
+        self.state(|state| {
+            let is_away = state.away_until.is_some_and(|until| until > now);
+            let known = question.known.and_then(|known| state.known.get(&known));
+            if known.is_some_and(|until| *until > now) {
+                question.limits.retain(|limit| !limit.spares_the_known);
+            }
+            let mut longest = question.patience;
+            let mut refusal = None;
+            let mut taken = Vec::with_capacity(question.limits.len());
+            for limit in question.limits.iter().filter(|limit| limit.is_local) {
+                let turn = state.turns.get(&limit.key).copied();
+                let wait = limit.pace.wait(turn, now);
+                if wait > longest {
+                    longest = wait;
+                    let place = Place { wait, left: 0, whole_in: wait };
+                    refusal = Some(Answer { is_refused: true, limit: *limit, place });
+                }
+                taken.push((limit, limit.pace.take(turn, now), wait));
+            }
+            if refusal.is_some() {
+                return (refusal, is_away);
+            }
+            let delay = taken.iter().map(|(.., wait)| *wait).max().unwrap_or_default();
+            let mut nearest: Option<Answer> = None;
+            for (limit, turn, _) in taken {
+                state.turns.insert(limit.key, turn);
+                let place = limit.pace.place(turn, delay, now);
+                if nearest.is_none_or(|answer| place.left < answer.place.left) {
+                    nearest = Some(Answer { is_refused: false, limit: *limit, place });
+                }
+            }
+            (nearest, is_away)
+        })
+    }
+
+    fn give_back_own(&self, question: &Question) {
+        let now = Instant::now();
+        self.state(|state| {
+            for limit in question.limits.iter().filter(|limit| limit.is_local) {
+                let turn = state.turns.remove(&limit.key);
+                if let Some(turn) = turn.and_then(|turn| limit.pace.give_back(turn, now)) {
+                    state.turns.insert(limit.key, turn);
+                }
+            }
+        });
+    }
+
+    fn state<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Redis's URL has a password.
+impl fmt::Debug for Limiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limiter").field("namespace", &self.0.namespace).finish_non_exhaustive()
+    }
+}
+
+/// Asks all questions with one call.
+async fn ask(
+    mut redis: ConnectionManager,
+    namespace: &str,
+    questions: &[Question],
+) -> Vec<Option<Told>> {
+    let mut call = TAKE.prepare_invoke();
+    for question in questions {
+        call.arg(question.limits.len()).arg(micros(question.patience));
+        call.arg(u8::from(question.known.is_some()));
+        if let Some(known) = question.known {
+            call.key(named(namespace, known));
+        }
+        for limit in &question.limits {
+            call.key(named(namespace, limit.key));
+            arguments(&mut call, limit.pace);
+            call.arg(u8::from(limit.spares_the_known));
+        }
+    }
+    let numbers = match timeout(REDIS_MAX, call.invoke_async::<Vec<i64>>(&mut redis)).await {
+        Ok(Ok(numbers)) => numbers,
+        Ok(Err(error)) => {
+            tracing::debug!(kind = ?error.kind(), "the limits are kept without redis");
+            return vec![None; questions.len()];
+        }
+        Err(_) => {
+            tracing::debug!("redis is slow; the limits are kept without it");
+            return vec![None; questions.len()];
+        }
+    };
+    let answers = numbers.chunks_exact(5).zip(questions);
+    answers.map(|(numbers, question)| Some(Told::read(numbers, question))).collect()
+}
+
+impl Told {
+    fn read(numbers: &[i64], question: &Question) -> Self {
+        let number = |place: usize| u64::try_from(numbers[place]).unwrap_or_default();
+        let place = Place {
+            wait: Duration::from_micros(number(2)),
+            left: u32::try_from(number(3)).unwrap_or(u32::MAX),
+            whole_in: Duration::from_micros(number(4)),
+        };
+        let limit = usize::try_from(numbers[1]).ok().and_then(|limit| question.limits.get(limit));
+        let is_refused = place.wait > question.patience;
+        let answer = limit.map(|limit| Answer { is_refused, limit: *limit, place });
+        Self { answer, is_known: numbers[0] == 1 }
+    }
+}
+
+fn arguments(call: &mut redis::ScriptInvocation<'_>, pace: Pace) {
+    call.arg(micros(pace.interval())).arg(pace.burst()).arg(micros(pace.slowest()));
+    call.arg(micros(pace.memory()));
+}
+
+fn named(namespace: &str, key: Key) -> String {
+    format!("{namespace}:limit:{}", BASE64_URL_SAFE_NO_PAD.encode(key.0))
+}
+
+/// Whole microseconds, as Redis counts.
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What was used lately, of whatever somebody may send without an end.
+struct Recent<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
+}
+
+impl<K, V> Default for Recent<K, V> {
+    fn default() -> Self {
+        Self { young: HashMap::new(), old: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash, V> Recent<K, V> {
+    fn get(&self, key: &K) -> Option<&V> {
+        self.young.get(key).or_else(|| self.old.get(key))
+    }
+
+    fn insert(&mut self, key: K, value: V) {
+        if self.young.len() >= REMEMBERED_MAX {
+            self.old = mem::take(&mut self.young);
+        }
+        self.young.insert(key, value);
+    }
+
+    fn remove(&mut self, key: &K) -> Option<V> {
+        // The older one is out of date where there is a younger.
+        let old = self.old.remove(key);
+        self.young.remove(key).or(old)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_differs_in_every_part() {
+        let keys = [
+            Key::of(&[b"a", b"bc"]),
+            Key::of(&[b"ab", b"c"]),
+            Key::of(&[b"abc"]),
+            Key::of(&[b"abc", b""]),
+        ];
+
+        for (place, key) in keys.iter().enumerate() {
+            assert!(!keys[..place].contains(key), "{place}");
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_has_an_end_and_what_is_used_stays() {
+        let mut recent = Recent::default();
+        for number in 0..5 * REMEMBERED_MAX {
+            recent.insert(number, number);
+            let first = *recent.get(&0).unwrap();
+            recent.insert(0, first);
+        }
+
+        assert!(recent.young.len() + recent.old.len() <= 2 * REMEMBERED_MAX);
+        assert_eq!(recent.get(&0), Some(&0));
+        assert_eq!(recent.get(&1), None);
+        assert_eq!(recent.remove(&0), Some(0));
+        assert_eq!(recent.get(&0), None);
+    }
+
+    fn question(name: &str, pace: Pace, is_local: bool) -> Question {
+        let limit = Limit {
+            name: "test",
+            key: Key::of(&[name.as_bytes()]),
+            pace,
+            is_local,
+            spares_the_known: true,
+            is_cleared: true,
+        };
+        let known = Some(Key::of(&[b"known", name.as_bytes()]));
+        Question { limits: vec![limit], known, patience: Duration::ZERO }
+    }
+
+    /// Nobody listens there.
+    fn alone() -> Limiter {
+        Limiter::new("redis://127.0.0.1:1", "test").unwrap()
+    }
+
+    #[tokio::test]
+    async fn without_redis_the_process_counts_by_itself_or_not_at_all() {
+        let limiter = alone();
+        let pace = Pace::slowing("1/m:3".parse().unwrap(), 5, Duration::from_hours(1));
+        let (local, open) = (question("local", pace, true), question("open", pace, false));
+
+        let mut refusals = Vec::new();
+        for _ in 0..5 {
+            refusals.push(limiter.take(&mut local.clone()).await.unwrap().is_refused);
+            assert!(limiter.take(&mut open.clone()).await.is_none());
+        }
+
+        assert_eq!(refusals, [false, false, false, true, true]);
+        assert!(limiter.is_alone());
+    }
+
+    #[tokio::test]
+    async fn whoever_gives_a_proof_is_known_and_has_taken_no_turn() {
+        let limiter = alone();
+        let pace = Pace::slowing("1/m:2".parse().unwrap(), 5, Duration::from_hours(1));
+        let asked = question("login", pace, true);
+
+        limiter.take(&mut asked.clone()).await;
+        limiter.give_back(&asked).await;
+        for _ in 0..2 {
+            assert!(!limiter.take(&mut asked.clone()).await.unwrap().is_refused);
+        }
+        assert!(limiter.take(&mut asked.clone()).await.unwrap().is_refused);
+        limiter.acquit(&asked, Duration::from_mins(1)).await;
+
+        assert!(limiter.take(&mut asked.clone()).await.is_none());
+    }
+}

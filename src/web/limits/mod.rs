@@ -1,0 +1,195 @@
+//! How much of the API one client may use, before anybody works for them.
+//!
+//! Each request is counted against the limits of its class and, where secrets can be guessed or mails
+//! asked for, of the account it names: all with one question, which `clients::limiter` answers. A turn of
+//! guessing is taken before the guess and given back after a right one, so that parallel guesses count.
+
+mod rules;
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use futures_util::future::BoxFuture;
+use metrics::counter;
+use poem::{
+    Addr, IntoResponse, Request, Response,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+};
+use uuid::Uuid;
+
+pub use crate::clients::limiter::InvalidUrl;
+use crate::{
+    clients::limiter::{Answer, Limiter, Question},
+    kernel::rates::Rates,
+    web::{
+        Problem,
+        client::{self, TrustedProxies},
+        policy::{Care, Class, Policy},
+    },
+};
+
+/// draft-ietf-httpapi-ratelimit-headers-10, 3 and 4: lists of structured fields (RFC 9651).
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// For how long somebody who has given a right password from a network need not queue with those who
+/// guess it from elsewhere. As long as a session of theirs may rest.
+const KNOWN_FOR: Duration = Duration::from_hours(30 * 24);
+
+/// Whose token it is, by its signature and its end; whether it still counts is not asked yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proven {
+    pub id: Uuid,
+    pub is_guest: bool,
+}
+
+/// Tells whose token it is, if it is one of ours.
+pub type Prove = Box<dyn Fn(String) -> BoxFuture<'static, Option<Proven>> + Send + Sync>;
+
+/// The limits of the API.
+pub struct Limits {
+    limiter: Limiter,
+    rates: Rates,
+    proxies: TrustedProxies,
+    prove: Prove,
+}
+
+/// Who asks, as far as the limits care.
+#[derive(Debug, Clone, Copy)]
+struct Caller {
+    /// What one subscriber has: see [`client::network`].
+    network: IpAddr,
+    proven: Option<Proven>,
+}
+
+/// A request that may go on.
+pub(super) struct Admitted {
+    class: Class,
+    caller: Caller,
+    /// To be given back after a right proof.
+    guess: Option<Question>,
+    answer: Option<Answer>,
+}
+
+impl Limits {
+    /// Counts with all who share the Redis and its namespace; `prove` tells whose a token is. Call it
+    /// inside a tokio runtime.
+    pub fn new(
+        redis_url: &str,
+        namespace: &str,
+        rates: Rates,
+        proxies: TrustedProxies,
+        prove: Prove,
+    ) -> Result<Self, InvalidUrl> {
+        let limiter = Limiter::new(redis_url, namespace)?;
+        Ok(Self { limiter, rates, proxies, prove })
+    }
+
+    /// Counts the request; one that comes too often is answered at once.
+    pub(super) async fn admit(
+        &self,
+        request: &Request,
+        policy: &Policy,
+        body: &[u8],
+    ) -> Result<Admitted, Response> {
+        let caller = self.caller(request).await;
+        let mut question = rules::question(&self.rates, policy, &caller, body);
+        let answer = self.ask(&mut question, policy.class).await;
+        if let Some(answer) = answer.filter(|answer| answer.is_refused) {
+            return Err(too_often(&answer));
+        }
+        let guess = (policy.care == Some(Care::Guesses)).then_some(question);
+        Ok(Admitted { class: policy.class, caller, guess, answer })
+    }
+
+    /// Looks at what became of the request, and tells its client how much is left to them.
+    pub(super) async fn finish(&self, admitted: Admitted, mut response: Response) -> Response {
+        let Admitted { class, caller, guess, answer } = admitted;
+        let status = response.status();
+        if let Some(guess) = guess {
+            if status.is_success() {
+                self.limiter.acquit(&guess, KNOWN_FOR).await;
+            } else if status.is_server_error() {
+                self.limiter.give_back(&guess).await;
+            }
+        }
+        // Nobody we know has sent it: a signature is checked before anything else.
+        if class == Class::Webhook && status.is_client_error() {
+            let mut question = rules::unsigned(&self.rates, &caller);
+            let answer = self.ask(&mut question, class).await;
+            if let Some(answer) = answer.filter(|answer| answer.is_refused) {
+                return too_often(&answer);
+            }
+        }
+        if let Some(answer) = answer {
+            tell(&answer, response.headers_mut());
+        }
+        response
+    }
+
+    async fn ask(&self, question: &mut Question, class: Class) -> Option<Answer> {
+        if question.limits.is_empty() {
+            return None;
+        }
+        let answer = self.limiter.take(question).await;
+        if self.limiter.is_alone() {
+            counter!("limits_without_redis_total", "class" => class.as_str()).increment(1);
+        }
+        if let Some(answer) = answer.filter(|answer| answer.is_refused) {
+            let labels = [("class", class.as_str()), ("limit", answer.limit.name)];
+            counter!("requests_limited_total", &labels).increment(1);
+        }
+        answer
+    }
+
+    async fn caller(&self, request: &Request) -> Caller {
+        let peer = match &request.remote_addr().0 {
+            Addr::SocketAddr(peer) => *peer,
+            // Only a test that has no socket.
+            Addr::Unix(_) | Addr::Custom(..) => ([0, 0, 0, 0], 0).into(),
+        };
+        let address = client::address(peer, request.headers(), self.proxies);
+        let proven = match bearer(request.headers()) {
+            Some(token) => (self.prove)(token.to_owned()).await,
+            None => None,
+        };
+        Caller { network: client::network(address), proven }
+    }
+}
+
+impl fmt::Debug for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limits").field("rates", &self.rates).finish_non_exhaustive()
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start())
+}
+
+fn too_often(answer: &Answer) -> Response {
+    let detail = "too many requests; come back later".to_owned();
+    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-often", detail);
+    let mut response = problem.with_retry_after(answer.place.wait).into_response();
+    tell(answer, response.headers_mut());
+    response
+}
+
+/// Names the limit that is nearest to its end, and what is left of it.
+fn tell(answer: &Answer, headers: &mut HeaderMap) {
+    let Answer { limit, place, .. } = answer;
+    let (name, pace) = (limit.name, limit.pace);
+    let policy = format!("\"{name}\";q={};w={}", pace.burst(), seconds(pace.window()));
+    let reset = seconds(if answer.is_refused { place.wait } else { place.whole_in });
+    let left = format!("\"{name}\";r={};t={reset}", place.left);
+    for (header, value) in [(POLICY, policy), (LIMIT, left)] {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(header, value);
+        }
+    }
+}
+
+/// Whole seconds, rounded up.
+fn seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}

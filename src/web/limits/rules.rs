@@ -1,0 +1,250 @@
+//! Which limits a request counts against.
+
+use std::{net::IpAddr, time::Duration};
+
+use serde::Deserialize;
+
+use super::Caller;
+use crate::{
+    clients::limiter::{Key, Limit, Question},
+    kernel::{
+        EmailAddress,
+        pace::Pace,
+        rates::{Named, Rates},
+    },
+    web::policy::{Care, Class, Policy, Who},
+};
+
+/// Failures are remembered for a day: somebody who guesses at an account for longer has to begin anew
+/// so seldom that it does not matter.
+const ACCOUNT_MEMORY: Duration = Duration::from_hours(24);
+
+/// An address is given to somebody else sooner.
+const ADDRESS_MEMORY: Duration = Duration::from_hours(1);
+
+/// 1 s doubled ten times is 17 minutes: whoever has forgotten a password would rather reset it.
+const DOUBLINGS_HERE: u32 = 10;
+
+/// 1 s doubled six times is a minute. An owner in a new place may have to queue with whoever guesses at
+/// the account from everywhere, so it must not be more.
+const DOUBLINGS: u32 = 6;
+
+/// The limits of a request of the operation.
+pub(super) fn question(rates: &Rates, policy: &Policy, caller: &Caller, body: &[u8]) -> Question {
+    let mut limits = by_class(rates, policy.class, caller);
+    let account = policy.care.and_then(|_| Account::of(policy, caller, body));
+    let mut known = None;
+    match policy.care {
+        None => {}
+        Some(Care::Newcomers) => limits.push(even(rates.newcomer, &at(caller.network))),
+        Some(Care::Guesses) => {
+            guesses(rates, caller, account.as_ref(), &mut limits);
+            if let Some(Account::Named(account)) = account {
+                known = Some(Key::of(&[b"known", &account, &at(caller.network)]));
+            }
+        }
+        Some(Care::Mails) => {
+            if let Some(account) = &account {
+                let here = [account.name(), &at(caller.network)].concat();
+                limits.push(even(rates.mail_here, &here));
+                limits.push(even(rates.mail_account, account.name()));
+            }
+        }
+    }
+    Question { limits, known, patience: Duration::ZERO }
+}
+
+/// The limits of a webhook that nobody we know has signed.
+pub(super) fn unsigned(rates: &Rates, caller: &Caller) -> Question {
+    let limits = vec![even(rates.webhook, &at(caller.network))];
+    Question { limits, known: None, patience: Duration::ZERO }
+}
+
+fn by_class(rates: &Rates, class: Class, caller: &Caller) -> Vec<Limit> {
+    let network = at(caller.network);
+    let own = match caller.proven {
+        Some(proven) => proven.id.as_bytes().to_vec(),
+        None => network.clone(),
+    };
+    let mut limits = Vec::with_capacity(5);
+    match class {
+        // Whoever looks around does not have to wait for Redis to come back.
+        Class::Browse => limits.push(Limit { is_local: false, ..even(rates.browse, &own) }),
+        Class::Auth => {
+            limits.push(even(rates.auth, &network));
+            if caller.proven.is_some() {
+                limits.push(even(rates.auth, &own));
+            }
+        }
+        Class::Cart => limits.push(even(rates.cart, &own)),
+        Class::Checkout => limits.push(even(rates.checkout, &own)),
+        Class::Payment => limits.push(even(rates.payment, &own)),
+        Class::Admin => limits.push(even(rates.admin, &own)),
+        // Its signature has to be checked first.
+        Class::Webhook => {}
+    }
+    let is_shopping = matches!(class, Class::Cart | Class::Checkout | Class::Payment);
+    if is_shopping && caller.proven.is_none_or(|proven| proven.is_guest) {
+        limits.push(even(rates.crowd, &network));
+    }
+    limits
+}
+
+fn guesses(rates: &Rates, caller: &Caller, account: Option<&Account>, limits: &mut Vec<Limit>) {
+    let network = at(caller.network);
+    limits.push(slowing(rates.guess_address, &network, DOUBLINGS, ADDRESS_MEMORY));
+    let all = even(rates.guess_all, b"");
+    limits.push(Limit { spares_the_known: true, ..all });
+    if let Some(account) = account {
+        let name = account.name();
+        let here = [name, &network].concat();
+        let here = slowing(rates.guess_here, &here, DOUBLINGS_HERE, ACCOUNT_MEMORY);
+        limits.push(Limit { is_cleared: true, ..here });
+        let anywhere = slowing(rates.guess_account, name, DOUBLINGS, ACCOUNT_MEMORY);
+        limits.push(Limit { spares_the_known: true, ..anywhere });
+    }
+}
+
+/// What a secret is guessed of, or a mail is for.
+enum Account {
+    /// An e-mail address, folded as accounts are: whether it has one shows in nothing.
+    Named(Vec<u8>),
+    /// Another secret of the request, or the caller's own account.
+    Other(Vec<u8>),
+}
+
+impl Account {
+    fn of(policy: &Policy, caller: &Caller, body: &[u8]) -> Option<Self> {
+        if let Some(proven) = caller.proven.filter(|_| policy.who != Who::Anyone) {
+            return Some(Self::Other(proven.id.as_bytes().to_vec()));
+        }
+        let body: Body = serde_json::from_slice(body).ok()?;
+        if let Some(email) = body.email {
+            let email = EmailAddress::parse(&email).ok()?;
+            return Some(Self::Named(email.as_str().as_bytes().to_vec()));
+        }
+        body.token.map(|token| Self::Other(token.into_bytes()))
+    }
+
+    fn name(&self) -> &[u8] {
+        match self {
+            Self::Named(name) | Self::Other(name) => name,
+        }
+    }
+}
+
+/// The part of a body that says whose account it is about.
+#[derive(Deserialize)]
+struct Body {
+    email: Option<String>,
+    token: Option<String>,
+}
+
+fn at(network: IpAddr) -> Vec<u8> {
+    match network {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn even(Named { name, rate }: Named, whose: &[u8]) -> Limit {
+    Limit {
+        name,
+        key: Key::of(&[name.as_bytes(), whose]),
+        pace: Pace::even(rate),
+        is_local: true,
+        spares_the_known: false,
+        is_cleared: false,
+    }
+}
+
+fn slowing(named: Named, whose: &[u8], doublings: u32, memory: Duration) -> Limit {
+    Limit { pace: Pace::slowing(named.rate, doublings, memory), ..even(named, whose) }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::{super::Proven, *};
+
+    const ANYBODY: Caller =
+        Caller { network: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), proven: None };
+
+    fn proven(is_guest: bool) -> Caller {
+        Caller { proven: Some(Proven { id: Uuid::from_u128(7), is_guest }), ..ANYBODY }
+    }
+
+    fn names(policy: Policy, caller: &Caller, body: &str) -> Vec<&'static str> {
+        let question = question(&Rates::default(), &policy, caller, body.as_bytes());
+        question.limits.iter().map(|limit| limit.name).collect()
+    }
+
+    #[test]
+    fn a_request_counts_against_its_class_and_a_guest_with_the_crowd() {
+        for (class, of_anybody, of_guest, of_user) in [
+            (Class::Browse, &["browse"][..], &["browse"][..], &["browse"][..]),
+            (Class::Auth, &["auth"], &["auth", "auth"], &["auth", "auth"]),
+            (Class::Cart, &["cart", "crowd"], &["cart", "crowd"], &["cart"]),
+            (Class::Checkout, &["checkout", "crowd"], &["checkout", "crowd"], &["checkout"]),
+            (Class::Payment, &["payment", "crowd"], &["payment", "crowd"], &["payment"]),
+            (Class::Admin, &["admin"], &["admin"], &["admin"]),
+            (Class::Webhook, &[], &[], &[]),
+        ] {
+            let policy = Policy::new("it", Who::Anyone, class);
+            assert_eq!(names(policy, &ANYBODY, ""), of_anybody, "{class:?}");
+            assert_eq!(names(policy, &proven(true), ""), of_guest, "{class:?}");
+            assert_eq!(names(policy, &proven(false), ""), of_user, "{class:?}");
+        }
+    }
+
+    #[test]
+    fn a_guess_counts_for_the_account_however_its_address_is_written() {
+        const GUESS: [&str; 5] =
+            ["auth", "guess-address", "guess-all", "guess-here", "guess-account"];
+        let policy = Policy::new("logIn", Who::Anyone, Class::Auth).with(Care::Guesses);
+        let ask = |body: &str| question(&Rates::default(), &policy, &ANYBODY, body.as_bytes());
+        let key = |body: &str| ask(body).limits.last().unwrap().key;
+
+        let lower = r#"{"email":"ada@example.com","password":"x"}"#;
+        let upper = r#"{"password":"x","email":"ADA@Example.com"}"#;
+        let other = r#"{"email":"bob@example.com","password":"x"}"#;
+        assert_eq!(names(policy, &ANYBODY, lower), GUESS);
+        assert_eq!(key(lower), key(upper));
+        assert_ne!(key(lower), key(other));
+        assert!(ask(lower).known.is_some() && ask(lower).known == ask(upper).known);
+        for body in ["", "[]", r#"{"email":7}"#, r#"{"email":"nobody"}"#] {
+            assert_eq!(names(policy, &ANYBODY, body), GUESS[..3], "{body}");
+            assert!(ask(body).known.is_none(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_guess_without_an_address_counts_for_the_token_or_for_the_caller() {
+        let reset = Policy::new("resetPassword", Who::Anyone, Class::Auth).with(Care::Guesses);
+        let change = Policy::new("changePassword", Who::Customer, Class::Auth).with(Care::Guesses);
+        let key = |policy: Policy, caller: &Caller, body: &str| {
+            let question = question(&Rates::default(), &policy, caller, body.as_bytes());
+            assert!(question.known.is_none());
+            question.limits.last().map(|limit| (limit.name, limit.key)).unwrap()
+        };
+
+        let one = key(reset, &ANYBODY, r#"{"token":"one"}"#);
+        let two = key(reset, &ANYBODY, r#"{"token":"two"}"#);
+        assert!(one.0 == "guess-account" && one != two);
+        let mine = key(change, &proven(false), r#"{"email":"ada@example.com"}"#);
+        let also_mine = key(change, &proven(false), "{}");
+        assert!(mine.0 == "guess-account" && mine == also_mine);
+    }
+
+    #[test]
+    fn mails_and_newcomers_have_limits_of_their_own() {
+        let forgot = Policy::new("forgotPassword", Who::Anyone, Class::Auth).with(Care::Mails);
+        let guest = Policy::new("becomeGuest", Who::Anyone, Class::Auth).with(Care::Newcomers);
+
+        let body = r#"{"email":"ada@example.com"}"#;
+        assert_eq!(names(forgot, &ANYBODY, body), ["auth", "mail-here", "mail-account"]);
+        assert_eq!(names(forgot, &ANYBODY, "{}"), ["auth"]);
+        assert_eq!(names(guest, &ANYBODY, ""), ["auth", "newcomer"]);
+    }
+}

@@ -1,0 +1,204 @@
+//! Clients that want us to keep, to parse or to look for more than anybody needs.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use crate::{
+    process::Api,
+    raw::{PLAIN, Raw, assert_only_problem},
+    steady::Steady,
+    support::app::TestApp,
+};
+
+const MIB: usize = 1024 * 1024;
+
+const POST: &str =
+    "POST /v1/auth/login HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\n";
+
+/// Sends chunks of 64 KiB until it is answered or has sent so many bytes.
+async fn flood(raw: &mut Raw, bytes: usize) {
+    let chunk = format!("10000\r\n{}\r\n", " ".repeat(64 * 1024));
+    for _ in 0..bytes / (64 * 1024) {
+        if !raw.send(&chunk).await {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_of_64_megabytes_is_a_413_and_costs_little_memory() {
+    TestApp::run(async |app| {
+        let api = Api::start(app).await;
+        let before = api.memory();
+        let steady = Steady::start(api.address);
+
+        let announced = (0..8).map(async |_| {
+            let mut raw = Raw::connect(api.address).await;
+            raw.send(format!("{POST}Content-Length: {}\r\n\r\n", 64 * MIB)).await;
+            let body = vec![b' '; MIB];
+            for _ in 0..64 {
+                if !raw.send(&body).await {
+                    break;
+                }
+            }
+            raw.answers().await
+        });
+        // Small enough to be read to its end, so that whoever sends it hears what is wrong.
+        let honest = async {
+            let mut raw = Raw::connect(api.address).await;
+            raw.send(format!("{POST}Content-Length: {}\r\n\r\n", 4 * MIB)).await;
+            raw.send(vec![b' '; 4 * MIB]).await;
+            raw.answer().await.unwrap().assert_problem(413, "too-large");
+        };
+        let (announced, ()) = tokio::join!(join_all(announced), honest);
+
+        let told = announced.iter().filter(|answers| {
+            assert!(answers.len() <= 1, "{answers:?}");
+            answers.first().is_some_and(|answer| answer.status == 413)
+        });
+        let (told, grown) = (told.count(), api.memory_peak().saturating_sub(before));
+        println!("8 bodies of 64 MiB: {told} told, {before} KiB and {grown} KiB more at most");
+        assert_eq!(told, 8);
+        assert!(grown < 64 * 1024, "{grown} KiB");
+        steady.assert_untroubled("bodies of 64 MiB").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chunks_without_end_are_a_413_and_cost_little_memory() {
+    TestApp::run(async |app| {
+        let api = Api::start(app).await;
+        let before = api.memory();
+
+        let mut raw = Raw::connect(api.address).await;
+        raw.send(format!("{POST}Transfer-Encoding: chunked\r\n\r\n")).await;
+        flood(&mut raw, 512 * MIB).await;
+        let answers = raw.answers().await;
+
+        assert_only_problem(&answers, 413, "too-large");
+        let grown = api.memory_peak().saturating_sub(before);
+        println!("chunks without end: {before} KiB and {grown} KiB more at most");
+        assert!(grown < 32 * 1024, "{grown} KiB");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_bodies_that_stop_short_of_their_end_fill_no_memory() {
+    const BODIES: usize = 1_000;
+    TestApp::run(async |app| {
+        let api = Api::start(app).await;
+        let before = api.memory();
+
+        // A mebibyte may be sent here; of a thousand there is room for an eighth.
+        let bodies = (0..BODIES).map(async |_| {
+            let mut raw = Raw::connect(api.address).await;
+            let head =
+                format!("GET /v1/products HTTP/1.1\r\nHost: shop\r\nContent-Length: {MIB}\r\n\r\n");
+            raw.send(head).await;
+            raw.send(vec![b' '; MIB - 1]).await;
+            raw
+        });
+        let mut bodies = join_all(bodies).await;
+        let steady = Raw::connect(api.address).await.ask(PLAIN).await.status;
+        let mut statuses = [0, 0];
+        for raw in &mut bodies {
+            match raw.answer().await.map(|answer| answer.status) {
+                // Whoever was refused and takes too long to look is closed.
+                Some(503) | None => statuses[0] += 1,
+                Some(408) => statuses[1] += 1,
+                Some(other) => panic!("{other}"),
+            }
+        }
+
+        let grown = api.memory_peak().saturating_sub(before);
+        println!(
+            "{BODIES} bodies: {statuses:?} (busy, too slow), {before} KiB and {grown} KiB more"
+        );
+        assert_eq!(steady, 200);
+        assert!(statuses[0] > 0 && statuses[1] > 0, "{statuses:?}");
+        assert!(grown < 450 * 1024, "{grown} KiB");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn json_100_000_deep_is_a_400_and_no_stack_overflows() {
+    const DEPTH: usize = 20_000;
+    TestApp::run(async |app| {
+        let api = Api::start(app).await;
+        let mut raw = Raw::connect(api.address).await;
+        // 64 KiB is all that a login may bring; a mebibyte fits in elsewhere.
+        for (open, close, depth, path) in [
+            ("[", "]", DEPTH, "/v1/auth/login"),
+            ("{\"a\":", "}", DEPTH / 2, "/v1/auth/login"),
+            ("[", "]", 100_000, "/v1/products"),
+            ("{\"a\":", "}", 100_000, "/v1/products"),
+            ("[", "", 100_000, "/v1/products"),
+        ] {
+            let body = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            let length = body.len();
+            let staff = app.staff().await;
+            let token = staff.token();
+            let answer = raw
+                .ask(format!(
+                    "POST {path} HTTP/1.1\r\nHost: shop\r\nAuthorization: Bearer {token}\r\n\
+                     Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+                ))
+                .await;
+
+            answer.assert_problem(400, "malformed");
+        }
+        assert_eq!(raw.ask(PLAIN).await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unrestricted_use_nobody_gets_more_of_a_list_than_a_page() {
+    TestApp::run(async |app| {
+        let anybody = app.anybody();
+        let guest = app.guest().await;
+        for limit in ["1000000000", "101", "0", "-1", "1e3", "99999999999999999999", ""] {
+            for (client, path) in [(&anybody, "/v1/products"), (&guest, "/v1/orders")] {
+                let refusal = client.get(&format!("{path}?limit={limit}")).await;
+                assert_eq!(refusal.status, 422, "{path}?limit={limit}: {}", refusal.body);
+            }
+        }
+        let forged = [
+            "0",
+            "-1",
+            "AAAA",
+            "' OR 1=1 --",
+            "%27%3B%20DROP%20TABLE%20orders",
+            &"A".repeat(5_000),
+        ];
+        for cursor in forged {
+            for (client, path) in [(&anybody, "/v1/products"), (&guest, "/v1/orders")] {
+                let refusal = client.get(&format!("{path}?cursor={cursor}")).await;
+                assert_eq!(refusal.status, 422, "{path}?cursor={cursor}: {}", refusal.body);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn expensive_search_a_thousand_filters_and_wildcards_cost_no_more_than_none() {
+    TestApp::run(async |app| {
+        let filters = (0..1_000).map(|n| format!("f{n}=%")).collect::<Vec<_>>().join("&");
+        let wildcards = format!("q={}", "%25_*?[a-z]{1,9}(.*)+".repeat(100));
+        let begun_at = Instant::now();
+
+        for query in [filters, wildcards] {
+            let request = format!("GET /v1/products?{query} HTTP/1.1\r\nHost: shop\r\n\r\n");
+            let answer = Raw::connect(app.address).await.ask(request).await;
+            assert!(answer.status < 500, "{answer:?}");
+        }
+
+        assert!(begun_at.elapsed() < Duration::from_secs(2), "{:?}", begun_at.elapsed());
+    })
+    .await;
+}

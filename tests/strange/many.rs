@@ -1,0 +1,238 @@
+//! More connections than there is room for.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use holdfast::web::server::Limits;
+
+use crate::{
+    process::Api,
+    raw::{PLAIN, Raw},
+    steady::Steady,
+    support::{app::TestApp, client::until},
+};
+
+const SEATS: usize = 20;
+
+/// Its answer is awaited: the body is not whole.
+const BEGUN: &str = "POST /v1/auth/login HTTP/1.1\r\nHost: shop\r\nContent-Length: 100\r\n\r\n{";
+
+/// A connection that is being served, and will be for seconds.
+async fn busy(door: std::net::SocketAddr) -> Raw {
+    let mut raw = Raw::kept(door).await;
+    // What the server has read once, it has read again before it looks at anybody who comes later.
+    raw.send(BEGUN).await;
+    raw
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_too_many_is_told_503_and_when_to_come_back() {
+    TestApp::run(async |app| {
+        let door = app
+            .open(app.cx.clone(), |_| {}, Limits { connections: SEATS, ..Limits::default() })
+            .await;
+        let mut guests = join_all((0..SEATS).map(|_| busy(door))).await;
+
+        until("there is no room", async || {
+            let answer = Raw::connect(door).await.ask(PLAIN).await;
+            if answer.status == 503 { Ok(()) } else { Err(answer.status.to_string()) }
+        })
+        .await;
+        let mut refused = Raw::connect(door).await;
+        refused.ask(PLAIN).await.assert_problem(503, "busy").assert_last();
+        refused.assert_closed().await;
+        // Also whoever talks nonsense, or a lot.
+        let nonsense = Raw::connect(door).await.ask("nonsense\r\n\r\n").await;
+        nonsense.assert_problem(503, "busy").assert_last();
+        let long = format!("{BEGUN}{}", "x".repeat(64 * 1024));
+        Raw::connect(door).await.ask(long).await.assert_problem(503, "busy").assert_last();
+
+        guests.truncate(SEATS / 2);
+        until("there is room again", async || {
+            let answer = Raw::connect(door).await.ask(PLAIN).await;
+            if answer.status == 200 { Ok(()) } else { Err(answer.status.to_string()) }
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_take_no_room_from_those_who_ask() {
+    TestApp::run(async |app| {
+        let door = app
+            .open(app.cx.clone(), |_| {}, Limits { connections: SEATS, ..Limits::default() })
+            .await;
+        let mut idle = Vec::new();
+        for _ in 0..SEATS {
+            idle.push(Raw::kept(door).await);
+        }
+        let begun_at = Instant::now();
+
+        let mut newcomers = Vec::new();
+        for _ in 0..SEATS / 2 {
+            newcomers.push(Raw::kept(door).await);
+        }
+
+        let elapsed = begun_at.elapsed();
+        assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+        // The longest idle ones have made room, and the others have not.
+        let (old, young) = idle.split_at_mut(SEATS / 2);
+        for raw in old {
+            raw.assert_closed().await;
+        }
+        for raw in young {
+            assert_eq!(raw.ask(PLAIN).await.status, 200);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slowlorises_take_no_room_from_those_who_ask() {
+    TestApp::run(async |app| {
+        let door = app
+            .open(app.cx.clone(), |_| {}, Limits { connections: SEATS, ..Limits::default() })
+            .await;
+        let lorises = (0..SEATS).map(async |_| {
+            let mut raw = Raw::connect(door).await;
+            raw.send("GET /v1/products HTTP/1.1\r\nX-A: ").await;
+            raw
+        });
+        let _lorises = join_all(lorises).await;
+        let begun_at = Instant::now();
+
+        let newcomer = Raw::connect(door).await.ask(PLAIN).await;
+
+        assert_eq!(newcomer.status, 200);
+        // Long before a head's time is over.
+        assert!(begun_at.elapsed() < Duration::from_secs(4), "{:?}", begun_at.elapsed());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rush_beyond_the_limit_disturbs_nobody_who_is_served() {
+    const RUSH: usize = 1_000;
+    TestApp::run(async |app| {
+        let door = app
+            .open(app.cx.clone(), |_| {}, Limits { connections: SEATS, ..Limits::default() })
+            .await;
+        let mut served = Raw::kept(door).await;
+        let _guests = join_all((1..SEATS).map(|_| busy(door))).await;
+
+        let rush = join_all((0..RUSH).map(|_| Raw::connect(door)));
+        let served = async {
+            for _ in 0..20 {
+                let begun_at = Instant::now();
+                // It has the one seat that may be asked to make room, and then it is a newcomer.
+                if !served.send(PLAIN).await || served.answer().await.is_none() {
+                    served = Raw::connect(door).await;
+                }
+                assert!(begun_at.elapsed() < Duration::from_secs(2), "{:?}", begun_at.elapsed());
+            }
+        };
+        let (rush, ()) = tokio::join!(rush, served);
+        drop(rush);
+
+        until("the rush is over", async || {
+            let answer = Raw::connect(door).await.ask(PLAIN).await;
+            if answer.status == 200 { Ok(()) } else { Err(answer.status.to_string()) }
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_idle_connections_cost_little_memory_and_trouble_nobody() {
+    const IDLE: usize = 1_000;
+    TestApp::run(async |app| {
+        let api = Api::start(app).await;
+        let before = api.memory();
+        let steady = Steady::start(api.address);
+
+        let mut idle = Vec::new();
+        for _ in 0..IDLE {
+            idle.push(Raw::kept(api.address).await);
+        }
+        let mut silent = Vec::new();
+        for _ in 0..IDLE {
+            silent.push(Raw::connect(api.address).await);
+        }
+
+        // Some are in the kernel's queue when their clients believe that they are connected.
+        until("all are let in", async || {
+            let open = api.descriptors();
+            if open > IDLE + IDLE / 2 { Ok(()) } else { Err(open.to_string()) }
+        })
+        .await;
+        let grown = api.memory().saturating_sub(before);
+        println!("{IDLE} idle and {IDLE} silent connections: {before} KiB and {grown} KiB more");
+        assert!(grown < 64 * 1024, "{grown} KiB");
+        for raw in idle.iter_mut().take(10) {
+            assert_eq!(raw.ask(PLAIN).await.status, 200);
+        }
+        steady.assert_untroubled("2,000 idle connections").await;
+        drop((idle, silent));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_without_descriptors_recovers_when_there_are_some() {
+    /// What a process without a client has open, and some.
+    const DESCRIPTORS: u32 = 64;
+    TestApp::run(async |app| {
+        let api = Api::start_within(app, DESCRIPTORS).await;
+        let mut kept = busy(api.address).await;
+        kept.send(&[b'x'; 10]).await;
+
+        let mut crowd = Vec::new();
+        for _ in 0..4 * DESCRIPTORS {
+            let mut raw = Raw::connect(api.address).await;
+            raw.send(BEGUN).await;
+            crowd.push(raw);
+        }
+        until("its descriptors are used up", async || {
+            let used = api.descriptors();
+            if used + 1 >= DESCRIPTORS as usize { Ok(()) } else { Err(used.to_string()) }
+        })
+        .await;
+
+        // Whoever was served before is still served.
+        kept.send("x".repeat(89)).await;
+        assert_eq!(kept.answer().await.unwrap().status, 415);
+
+        drop(crowd);
+        until("newcomers are served", async || {
+            let answer = Raw::connect(api.address).await.ask(PLAIN).await;
+            if answer.status == 200 { Ok(()) } else { Err(answer.status.to_string()) }
+        })
+        .await;
+        api.terminate().await;
+        assert_eq!(api.ended(Duration::from_secs(25)).await, Some(0));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_aborted_before_they_are_accepted_stop_nothing() {
+    const ABORTED: usize = 2_000;
+    TestApp::run(async |app| {
+        let steady = Steady::start(app.address);
+
+        for _ in 0..ABORTED / 100 {
+            let aborted = (0..100).map(async |_| {
+                let raw = Raw::connect(app.address).await;
+                // Closing it is a reset.
+                raw.stream.set_zero_linger().unwrap();
+            });
+            join_all(aborted).await;
+        }
+
+        assert_eq!(Raw::connect(app.address).await.ask(PLAIN).await.status, 200);
+        steady.assert_untroubled("2,000 aborted connections").await;
+    })
+    .await;
+}

@@ -1,0 +1,112 @@
+//! A real API process, whose memory and descriptors are its own.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+
+use tokio::{
+    process::{Child, Command},
+    time::timeout,
+};
+
+use crate::{
+    raw::{PLAIN, Raw},
+    support::{
+        app::{GUEST_KEYS, KEYS, NO_LIMITS, TestApp},
+        client::until,
+    },
+};
+
+#[derive(Debug)]
+pub(crate) struct Api {
+    pub(crate) address: SocketAddr,
+    child: Child,
+}
+
+impl Api {
+    pub(crate) async fn start(app: &TestApp) -> Self {
+        Self::start_with(app, Command::new(env!("CARGO_BIN_EXE_api"))).await
+    }
+
+    /// Starts it with so many descriptors at most.
+    pub(crate) async fn start_within(app: &TestApp, descriptors: u32) -> Self {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={descriptors}:{descriptors}"));
+        command.arg(env!("CARGO_BIN_EXE_api"));
+        Self::start_with(app, command).await
+    }
+
+    async fn start_with(app: &TestApp, mut command: Command) -> Self {
+        let (address, health) = (free_port(), free_port());
+        command
+            .env("ENVIRONMENT", "development")
+            .env("DATABASE_URL", &app.database_url)
+            // Redis is away, and that is no reason not to work.
+            .env("REDIS_URL", "redis://127.0.0.1:1")
+            .env("HEALTH_LISTEN", health.to_string())
+            .env("LISTEN", address.to_string())
+            .env("TOKEN_KEYS", KEYS)
+            .env("GUEST_TOKEN_KEYS", GUEST_KEYS)
+            .env("LIMITS", NO_LIMITS)
+            .env("LOG", "warn")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true);
+        let api = Self { address, child: command.spawn().unwrap() };
+        until("the process is ready", async || {
+            let answer = simulator::get(format!("http://{health}/readyz")).await;
+            let status = answer.map_err(|error| error.to_string())?.status();
+            if status.as_u16() == 200 { Ok(()) } else { Err(status.to_string()) }
+        })
+        .await;
+        // Its pool and its caches are there before anybody looks at its memory.
+        for _ in 0..20 {
+            assert_eq!(Raw::connect(address).await.ask(PLAIN).await.status, 200);
+        }
+        api
+    }
+
+    /// The memory that it has at the moment, in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        self.status_of("VmRSS:")
+    }
+
+    /// The most memory that it ever had, in KiB.
+    pub(crate) fn memory_peak(&self) -> u64 {
+        self.status_of("VmHWM:")
+    }
+
+    fn status_of(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(self.folder().join("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(self.folder().join("fd")).unwrap().count()
+    }
+
+    fn folder(&self) -> std::path::PathBuf {
+        // `prlimit` becomes the program that it starts.
+        Path::new("/proc").join(self.child.id().unwrap().to_string())
+    }
+
+    pub(crate) async fn terminate(&self) {
+        let command = format!("kill -TERM {}", self.child.id().unwrap());
+        assert!(Command::new("sh").args(["-c", &command]).status().await.unwrap().success());
+    }
+
+    /// Waits until it has ended by itself, and returns its exit code.
+    pub(crate) async fn ended(mut self, within: Duration) -> Option<i32> {
+        timeout(within, self.child.wait()).await.expect("it ends in time").unwrap().code()
+    }
+}
+
+fn free_port() -> SocketAddr {
+    // Freed at once, and given to nobody else so soon.
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
