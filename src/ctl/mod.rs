@@ -3,6 +3,7 @@
 
 mod jobs;
 mod payments;
+pub mod privileges;
 mod reconcile;
 mod seed;
 mod stock;
@@ -19,6 +20,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::{
@@ -38,8 +40,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Bring the database's schema to this version.
-    Migrate,
+    /// Bring the database's schema to this version, and give the role of the processes what they need.
+    Migrate(config::Migrate),
     /// Fill an empty shop with demo products, stock and logins; repeating it adds nothing.
     Seed,
     /// Logins.
@@ -94,32 +96,45 @@ pub async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> Outcome {
-    let url = arguments.settings.database_url()?;
-    // A person waits for one statement after the other.
-    let db = PgPoolOptions::new().max_connections(2).connect(&url).await?;
-    match arguments.command {
-        Command::Migrate => migrate(&db).await,
-        Command::Seed => seed::run(&db).await,
-        Command::User(command) => user::run(&db, command).await,
-        Command::Jobs(command) => jobs::run(&db, command).await,
-        Command::Stock(command) => stock::run(&db, command).await,
-        Command::Payments(command) => payments::run(&db, command).await,
-        Command::Webhooks(command) => webhooks::run(&db, command).await,
-        Command::Reconcile(command) => reconcile::run(&db, command).await,
+async fn run(Arguments { settings, command }: Arguments) -> Outcome {
+    let db = async || -> Result<PgPool, Box<dyn Error>> {
+        Ok(connect(&settings.database_url()?).await?)
+    };
+    match command {
+        Command::Migrate(arguments) => migrate(settings.owner(&arguments)?).await,
+        Command::Seed => seed::run(&db().await?).await,
+        Command::User(command) => user::run(&db().await?, command).await,
+        Command::Jobs(command) => jobs::run(&db().await?, command).await,
+        Command::Stock(command) => stock::run(&db().await?, command).await,
+        Command::Payments(command) => payments::run(&db().await?, command).await,
+        Command::Webhooks(command) => webhooks::run(&db().await?, command).await,
+        Command::Reconcile(command) => reconcile::run(&db().await?, command).await,
         Command::Doctor { json, provider_ledger } => {
-            examine(&db, json, provider_ledger.as_deref()).await
+            examine(&db().await?, json, provider_ledger.as_deref()).await
         }
     }
 }
 
-async fn migrate(db: &PgPool) -> Outcome {
-    crate::MIGRATOR.run(db).await?;
+async fn connect(url: &SecretString) -> sqlx::Result<PgPool> {
+    // A person waits for one statement after the other.
+    PgPoolOptions::new().max_connections(2).connect(url.expose_secret()).await
+}
+
+async fn migrate(owner: config::Owner) -> Outcome {
+    let db = connect(&owner.database_url).await?;
+    crate::MIGRATOR.run(&db).await?;
     println!("the schema is up to date");
+    if let Some(role) = owner.app_role {
+        privileges::grant(&db, &role).await?;
+        println!("{role} may do what the processes do, and no more");
+    }
     Ok(true)
 }
 
 async fn examine(db: &PgPool, json: bool, provider_ledger: Option<&Path>) -> Outcome {
+    for excess in privileges::excess(db).await? {
+        eprintln!("warning: the role of DATABASE_URL may do too much: {excess}");
+    }
     let mut findings = doctor::examine(db).await?;
     let mut checked: Vec<_> = doctor::invariants().collect();
     if let Some(file) = provider_ledger {

@@ -6,7 +6,10 @@ use uuid::Uuid;
 
 use super::Outcome;
 use crate::{
-    catalog::{self, CatalogError, Description, NewProduct, NewVariant, Product, Sku, Slug, Title},
+    audit::Actor,
+    catalog::{
+        self, CatalogError, Description, NewProduct, NewVariant, Product, Sale, Sku, Slug, Title,
+    },
     idempotency::Key,
     identity::{self, Hasher, IdentityError, Password, Role},
     inventory::{ReceiveStock, receive_stock},
@@ -215,9 +218,10 @@ const PRODUCTS: [DemoProduct; 20] = [
 /// Adds what is missing of the demo shop; prints the logins and, as its last line, an offer as JSON.
 pub(super) async fn run(db: &PgPool) -> Outcome {
     let admin = log_ins(db).await?;
+    let actor = Actor { id: admin, request_id: None };
     let mut added = 0;
     for demo in &PRODUCTS {
-        match catalog::create_product(db, new_product(demo)?).await {
+        match catalog::create_product(db, new_product(demo)?, actor.clone()).await {
             Ok(product) => {
                 receive(db, &product, admin).await?;
                 added += 1;
@@ -257,9 +261,13 @@ async fn log_ins(db: &PgPool) -> Result<UserId, Box<dyn std::error::Error>> {
         }
     }
     let (email, password, _) = LOGINS[0];
-    let admin =
-        identity::log_in(db, &hasher, &EmailAddress::parse(email)?, Password::parse(password)?)
-            .await?;
+    let admin = identity::authenticate(
+        db,
+        &hasher,
+        &EmailAddress::parse(email)?,
+        Password::parse(password)?,
+    )
+    .await?;
     Ok(admin.id)
 }
 
@@ -276,6 +284,7 @@ fn new_product(demo: &DemoProduct) -> Result<NewProduct, Box<dyn std::error::Err
                 sku: Sku::parse(&format!("{}-{part}", demo.sku))?,
                 title: Title::parse(title)?,
                 prices: prices.clone(),
+                sale: Sale::default(),
             })
         })
         .collect::<Result<_, Box<dyn std::error::Error>>>()?;
@@ -299,6 +308,7 @@ async fn receive(
             quantity: UNITS,
             staff_id,
             key: Key::parse(Some(&format!("seed-{}-{}", variant.sku, variant.id)))?,
+            request_id: None,
         };
         receive_stock(db, &receipt).await?;
     }

@@ -33,6 +33,7 @@ use uuid::Uuid;
 
 use super::{
     client::{Client, until},
+    roles::as_app,
     server::{SERVERS, create_database, drop_database, forget_queue},
     shop::Variant,
 };
@@ -46,22 +47,32 @@ const STOP_MAX: Duration = Duration::from_secs(30);
 /// More than any test asks for: what a budget does is shown elsewhere.
 const CALLS_PER_SECOND: u32 = 500;
 
+/// The same for the limits of what one client may use.
+pub(crate) const NO_LIMITS: &str = "all:1000000/s:1000000";
+
+/// Where the shop's pages are in these tests.
+pub(crate) const ORIGIN: &str = "https://shop.example";
+
 /// What every password is in these tests.
 pub(crate) const PASSWORD: &str = "correct horse battery";
 
 /// What signs every token in these tests, and the setting that says so.
 pub(crate) const SEED: [u8; 32] = [7; 32];
 pub(crate) const KEYS: &str = "test:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc";
+pub(crate) const GUEST_KEYS: &str = "test:CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg";
 
 pub(crate) struct TestApp {
-    /// The test's own look behind the API.
+    /// The test's own look behind the API, as the owner of everything.
     pub(crate) db: PgPool,
     /// What the API's use cases work with.
     pub(crate) cx: Context,
     pub(crate) inbox: Inbox,
     /// A Stripe and a Razorpay of the test's own; their webhooks come to this shop.
     pub(crate) providers: Providers,
+    /// As the processes get in.
     pub(crate) database_url: String,
+    /// As the one who migrates gets in.
+    pub(crate) owner_url: String,
     pub(crate) address: SocketAddr,
     anybody: Client,
     database: String,
@@ -80,12 +91,21 @@ impl TestApp {
 
     /// The same, in a shop whose orders keep their stock that long.
     pub(crate) async fn run_holding(hold: Duration, test: impl AsyncFnOnce(&Self)) {
+        Self::run_within(TEST_MAX, hold, test).await;
+    }
+
+    /// The same, for a test that may take that long.
+    pub(crate) async fn run_within(
+        time_max: Duration,
+        hold: Duration,
+        test: impl AsyncFnOnce(&Self),
+    ) {
         let app = Self::start(hold).await;
         let journey = async {
             test(&app).await;
             app.assert_all_is_well().await;
         };
-        let journey = AssertUnwindSafe(timeout(TEST_MAX, journey)).catch_unwind();
+        let journey = AssertUnwindSafe(timeout(time_max, journey)).catch_unwind();
         let outcome = journey.await;
         app.stop(matches!(outcome, Ok(Ok(())))).await;
         match outcome {
@@ -97,7 +117,8 @@ impl TestApp {
     async fn start(hold: Duration) -> Self {
         show_warnings();
         let (database, options) = create_database().await;
-        let database_url = options.to_url_lossy().to_string();
+        let owner_url = options.to_url_lossy().to_string();
+        let database_url = as_app(&options).to_url_lossy().to_string();
         let namespace = database.clone();
         let providers = Providers::start(Addresses::any(), Config::default()).await.unwrap();
         let settings = api(&database_url, &namespace, hold, &providers);
@@ -115,6 +136,7 @@ impl TestApp {
             inbox: Inbox::start(any_port(), any_port()).await.unwrap(),
             providers,
             database_url,
+            owner_url,
             address,
             anybody: Client::new(&format!("http://{address}")),
             database,
@@ -128,13 +150,33 @@ impl TestApp {
 
     /// Starts another API process of this shop, with a view of its own of the outside world.
     pub(crate) async fn another_api(&self, cx: Context) -> Client {
-        let settings = api(&self.database_url, &self.namespace, cx.hold, &self.providers);
+        self.another_api_with(cx, |_| ()).await
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn another_api_with(
+        &self,
+        cx: Context,
+        change: impl FnOnce(&mut config::Api),
+    ) -> Client {
+        let address = self.open(cx, change, server::Limits::default()).await;
+        Client::new(&format!("http://{address}"))
+    }
+
+    /// Starts another API process of this shop, whose connections have these limits.
+    pub(crate) async fn open(
+        &self,
+        cx: Context,
+        change: impl FnOnce(&mut config::Api),
+        limits: server::Limits,
+    ) -> SocketAddr {
+        let mut settings = api(&self.database_url, &self.namespace, cx.hold, &self.providers);
+        change(&mut settings);
         let listener = TcpListener::bind(settings.listen).await.unwrap();
-        let client = Client::new(&format!("http://{}", listener.local_addr().unwrap()));
+        let address = listener.local_addr().unwrap();
         let app = assembly::app(cx, &settings).unwrap();
-        let shutdown = self.shutdown.clone();
-        tokio::spawn(server::serve(listener, app, server::Limits::default(), shutdown));
-        client
+        tokio::spawn(server::serve(listener, app, limits, self.shutdown.clone()));
+        address
     }
 
     /// Starts one of each worker, unless they work already.
@@ -268,12 +310,17 @@ impl TestApp {
         self.somebody(Role::Staff).await
     }
 
-    async fn somebody(&self, role: Role) -> Client {
+    pub(crate) async fn somebody(&self, role: Role) -> Client {
         let email = format!("{role}-{}@example.com", Uuid::now_v7().simple());
-        let password = Password::parse(PASSWORD).unwrap();
-        let address = EmailAddress::parse(&email).unwrap();
-        identity::create_user(&self.db, &Hasher::new(1), address, password, role).await.unwrap();
+        self.user(&email, role).await;
         self.log_in(&email, PASSWORD).await
+    }
+
+    /// Adds somebody who can log in with the address and [`PASSWORD`].
+    pub(crate) async fn user(&self, email: &str, role: Role) {
+        let password = Password::parse(PASSWORD).unwrap();
+        let address = EmailAddress::parse(email).unwrap();
+        identity::create_user(&self.db, &Hasher::new(1), address, password, role).await.unwrap();
     }
 
     /// Logs in, which must succeed.
@@ -291,6 +338,15 @@ impl TestApp {
         let id = format!("{template}.{order_id}@shop.example");
         let mails = self.inbox.mails();
         mails.iter().filter(|mail| mail.message_id == id).map(|mail| (**mail).clone()).collect()
+    }
+
+    pub(crate) fn redis_url() -> &'static str {
+        &SERVERS.redis_url
+    }
+
+    /// Has Redis forget all that it knows of this shop.
+    pub(crate) async fn flush_redis(&self) {
+        forget_queue(&self.namespace).await;
     }
 
     pub(crate) async fn execute(&self, sql: &'static str) {
@@ -341,6 +397,10 @@ fn api(database_url: &str, namespace: &str, hold: Duration, providers: &Provider
         token_keys: keys(),
         guest_token_keys: keys(),
         providers: provider_settings(providers),
+        allowed_origins: vec![ORIGIN.to_owned()],
+        limits: NO_LIMITS.parse().unwrap(),
+        trusted_proxies: 0,
+        concurrency: 640,
     }
 }
 
@@ -368,6 +428,7 @@ fn secrets(secrets: &[String]) -> Vec<SecretString> {
 
 fn common(database_url: &str, namespace: &str) -> config::Common {
     config::Common {
+        environment: config::Environment::Development,
         database_url: database_url.into(),
         database_pool: 8,
         redis_url: SecretString::from(&*SERVERS.redis_url),

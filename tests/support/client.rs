@@ -13,7 +13,7 @@ use super::shop::Variant;
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// No text of a library may reach a client. These words are in the texts of those we use.
-const LIBRARY_WORDS: [&str; 16] = [
+pub(crate) const LIBRARY_WORDS: [&str; 16] = [
     "sqlx",
     "serde",
     "poem",
@@ -61,8 +61,12 @@ impl Client {
         self.token.as_deref().unwrap()
     }
 
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.url));
+        let request = self.http.request(method, self.url(path));
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,

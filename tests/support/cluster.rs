@@ -20,7 +20,10 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use crate::process::{Process, Recipe, Signal, env, eventually};
+use crate::{
+    process::{Process, Recipe, Signal, env, eventually},
+    roles::{as_app, grant, make_app_role},
+};
 
 /// What a test needs.
 #[derive(Debug, Clone)]
@@ -112,7 +115,9 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// More than any test asks for: what a budget does is shown elsewhere.
 const CALLS_PER_SECOND: u32 = 500;
 
+/// What signs access tokens, and what signs guests' tokens.
 const SEED: [u8; 32] = [7; 32];
+const GUEST_SEED: [u8; 32] = [8; 32];
 
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -150,11 +155,12 @@ impl Cluster {
         let redis = server(Kind::Redis, plan.redis, &folder).await;
         let server_url = url(postgres.as_ref(), Kind::Postgres);
         let database = format!("{DATABASE_PREFIX}{namespace}");
-        let database_url = create_database(&server_url, &database).await;
+        let owner = create_database(&server_url, &database).await;
         let options = PgPoolOptions::new().max_connections(4).acquire_timeout(START_MAX);
-        let db = options.connect(&database_url).await.unwrap();
+        let db = options.connect_with(owner.clone()).await.unwrap();
         holdfast::MIGRATOR.run(&db).await.unwrap();
-        let guests = GuestTokens::from_seeds(&[("test".to_owned(), SEED)]).unwrap();
+        grant(&db).await;
+        let guests = GuestTokens::from_seeds(&[("test".to_owned(), GUEST_SEED)]).unwrap();
 
         let mut cluster = Self {
             apis: Vec::new(),
@@ -172,7 +178,7 @@ impl Cluster {
             redis,
             namespace,
             started: 0,
-            database_url,
+            database_url: as_app(&owner).to_url_lossy().to_string(),
             database,
             folder,
             _turn: turn,
@@ -224,8 +230,9 @@ impl Cluster {
     fn recipe(&mut self, role: Role, failpoint: Option<&str>) -> Recipe {
         self.started += 1;
         let name = format!("{}-{}", role.name(), self.started);
-        let key = format!("test:{}", BASE64_URL_SAFE_NO_PAD.encode(SEED));
+        let key = |seed| format!("test:{}", BASE64_URL_SAFE_NO_PAD.encode(seed));
         let mut settings = vec![
+            ("ENVIRONMENT", "development".to_owned()),
             ("DATABASE_URL", self.database_url.clone()),
             ("REDIS_URL", self.redis_url.clone()),
             ("QUEUE_NAMESPACE", self.namespace.clone()),
@@ -238,8 +245,10 @@ impl Cluster {
                 settings.extend([
                     ("LISTEN", free_port().to_string()),
                     ("HOLD", format!("{}s", self.plan.hold.as_secs())),
-                    ("TOKEN_KEYS", key.clone()),
-                    ("GUEST_TOKEN_KEYS", key),
+                    ("TOKEN_KEYS", key(SEED)),
+                    ("GUEST_TOKEN_KEYS", key(GUEST_SEED)),
+                    // What a client may use is shown elsewhere.
+                    ("LIMITS", "all:1000000/s:1000000".to_owned()),
                 ]);
                 settings.extend(provider_settings(&self.providers));
             }
@@ -486,8 +495,8 @@ fn url(server: Option<&Server>, kind: Kind) -> String {
     }
 }
 
-/// Makes an empty database and returns its URL. What earlier runs left behind is removed.
-async fn create_database(server_url: &str, name: &str) -> String {
+/// Makes an empty database, and says how its owner gets in. What earlier runs left behind is removed.
+async fn create_database(server_url: &str, name: &str) -> PgConnectOptions {
     let options: PgConnectOptions = server_url.parse().unwrap();
     let mut server = options.connect().await.unwrap();
     let stale: Vec<String> = sqlx::query_scalar(
@@ -510,8 +519,9 @@ async fn create_database(server_url: &str, name: &str) -> String {
         .execute(&mut server)
         .await
         .unwrap();
+    make_app_role(&mut server, &options).await;
     server.close().await.unwrap();
-    options.database(name).to_url_lossy().to_string()
+    options.database(name)
 }
 
 async fn drop_database(server: &mut PgConnection, name: &str) {

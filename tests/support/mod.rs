@@ -3,7 +3,8 @@
 
 pub(crate) mod app;
 pub(crate) mod client;
-mod server;
+pub(crate) mod roles;
+pub(crate) mod server;
 pub(crate) mod shop;
 
 /// One key per intention, of a legal length.

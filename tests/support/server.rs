@@ -9,11 +9,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use holdfast::MIGRATOR;
+use holdfast::{MIGRATOR, ctl::privileges::RULES};
 use sha2::{Digest, Sha256};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, postgres::PgConnectOptions,
+};
 
-use super::client::until;
+use super::{
+    client::until,
+    roles::{grant, make_app_role},
+};
 
 /// Where the servers are, for every test of this process.
 pub(crate) struct Servers {
@@ -93,7 +98,8 @@ fn listens(url: &str) -> bool {
 const PREFIX: &str = "holdfast_test_journey_";
 const STALE_AFTER: Duration = Duration::from_hours(1);
 
-/// Makes a database with the schema and nothing in it, as a copy of one that is made once.
+/// Makes a database with the schema and nothing in it, as a copy of one that is made once, and says how
+/// its owner gets in.
 pub(crate) async fn create_database() -> (String, PgConnectOptions) {
     let mut server = connect_to_server().await;
     let template = template(&mut server).await;
@@ -116,7 +122,7 @@ async fn connect_to_server() -> PgConnection {
     .await
 }
 
-/// The database with today's migrations, made by whoever comes first.
+/// The database with today's migrations and privileges, made by whoever comes first.
 async fn template(server: &mut PgConnection) -> String {
     // "journeys", as a number: whoever holds it makes a template.
     const LOCK: i64 = 0x6a6f_7572_6e65_7973;
@@ -124,6 +130,7 @@ async fn template(server: &mut PgConnection) -> String {
     for migration in MIGRATOR.iter() {
         hash.update(&migration.checksum);
     }
+    hash.update(format!("{RULES:?}"));
     let hash = <[u8; 32]>::from(hash.finalize());
     let hash = u64::from_be_bytes(*hash.first_chunk().unwrap());
     let name = format!("holdfast_template_{hash:016x}");
@@ -139,9 +146,11 @@ async fn template(server: &mut PgConnection) -> String {
         execute(server, format!("DROP DATABASE IF EXISTS {draft} WITH (FORCE)")).await;
         execute(server, format!("CREATE DATABASE {draft}")).await;
         let options: PgConnectOptions = SERVERS.database_url.parse().unwrap();
-        let mut connection = options.database(&draft).connect().await.unwrap();
-        MIGRATOR.run(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
+        make_app_role(server, &options).await;
+        let owner = PgPool::connect_with(options.database(&draft)).await.unwrap();
+        MIGRATOR.run(&owner).await.unwrap();
+        grant(&owner).await;
+        owner.close().await;
         execute(server, format!("ALTER DATABASE {draft} RENAME TO {name}")).await;
     }
     sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(&mut *server).await.unwrap();

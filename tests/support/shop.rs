@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use holdfast::{
-    catalog::{self, Description, NewProduct, NewVariant, Sku, Slug, Title},
+    audit::Actor,
+    catalog::{self, Description, NewProduct, NewVariant, Sale, Sku, Slug, Title},
     checkout::{PlaceOrder, RequestedLine},
     idempotency::{Fingerprint, Key},
     inventory::{ReceiveStock, receive_stock},
@@ -38,17 +39,21 @@ impl TestApp {
                 sku: Sku::parse(&format!("MUG-{name}")).unwrap(),
                 title: Title::parse("Deep blue").unwrap(),
                 prices: vec![usd(PRICE)],
+                sale: Sale::default(),
             }],
         };
-        let product = catalog::create_product(&self.db, new).await.unwrap();
+        let staff_id = UserId::generate();
+        let actor = Actor { id: staff_id, request_id: None };
+        let product = catalog::create_product(&self.db, new, actor).await.unwrap();
         let id = product.variants[0].id;
         if units > 0 {
             let receipt = ReceiveStock {
                 receipt_id: Uuid::now_v7(),
                 variant_id: id,
                 quantity: units,
-                staff_id: UserId::generate(),
+                staff_id,
                 key: Key::parse(Some(&name)).unwrap(),
+                request_id: None,
             };
             receive_stock(&self.db, &receipt).await.unwrap();
         }

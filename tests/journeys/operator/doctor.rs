@@ -129,7 +129,7 @@ const ILLNESSES: [(&str, &str, &str); 12] = [
 ];
 
 /// The same of money: an order is paid, and money came for it once more; another waits for its payment.
-const ILLNESSES_OF_MONEY: [(&str, &str, &str); 19] = [
+const ILLNESSES_OF_MONEY: [(&str, &str, &str); 21] = [
     (
         "UPDATE captures SET amount_minor = amount_minor + 1 WHERE fate = 'accepted'",
         "UPDATE captures SET amount_minor = amount_minor - 1 WHERE fate = 'accepted'",
@@ -223,6 +223,17 @@ const ILLNESSES_OF_MONEY: [(&str, &str, &str); 19] = [
         "deadline-is-extended-once",
     ),
     (
+        "UPDATE payments SET next_look_at = next_look_at - interval '1 hour' WHERE state = 'open'",
+        "UPDATE payments SET next_look_at = next_look_at + interval '1 hour' WHERE state = 'open'",
+        "looks-are-not-overdue",
+    ),
+    (
+        "INSERT INTO reconciliation_cursors (provider, read_until, next_read_at)
+         VALUES ('stripe', now(), now() - interval '1 hour')",
+        "DELETE FROM reconciliation_cursors",
+        "looks-are-not-overdue",
+    ),
+    (
         "INSERT INTO provider_events (id, provider, event_id, body_sha256, kind, raw, received_at)
          VALUES (gen_random_uuid(), 'stripe', 'evt_1', sha256(''), 'payment_intent.succeeded', '',
             now() - interval '3 minutes')",
@@ -311,8 +322,37 @@ const ILLNESSES_OF_REFUNDS: [(&str, &str, &str); 11] = [
     ),
     (
         "UPDATE refunds SET requested_by = id",
-        "UPDATE refunds SET requested_by = (SELECT actor_id FROM audit_log)",
+        "UPDATE refunds SET requested_by = (SELECT actor_id FROM audit_log WHERE action = 'refundOrder')",
         "decisions-are-signed",
+    ),
+];
+
+/// The same of sales: a customer has as many as the limit says, in the sale's hours.
+const ILLNESSES_OF_SALES: [(&str, &str, &str); 5] = [
+    (
+        "UPDATE variants SET purchase_limit = 1",
+        "UPDATE variants SET purchase_limit = 2",
+        "purchase-limits-are-kept",
+    ),
+    (
+        "UPDATE variants SET purchase_limit = 1, purchase_window_seconds = 3600",
+        "UPDATE variants SET purchase_limit = 2, purchase_window_seconds = NULL",
+        "purchase-limits-are-kept",
+    ),
+    (
+        "UPDATE holds SET customer_key = NULL",
+        "UPDATE holds SET customer_key = sha256('ada')",
+        "limited-goods-have-customers",
+    ),
+    (
+        "UPDATE variants SET opens_at = now() + interval '1 hour'",
+        "UPDATE variants SET opens_at = NULL",
+        "sales-keep-their-hours",
+    ),
+    (
+        "UPDATE variants SET closes_at = now() - interval '30 minutes'",
+        "UPDATE variants SET closes_at = NULL",
+        "sales-keep-their-hours",
     ),
 ];
 
@@ -410,12 +450,35 @@ async fn the_doctor_knows_every_illness_of_refunds_and_compares_them_with_the_pr
     .await;
 }
 
+#[tokio::test]
+async fn the_doctor_knows_every_illness_of_sales() {
+    TestApp::run(async |app| {
+        let mug = app.product_with_stock(5).await;
+        let customer = app.customer().await;
+        for _ in 0..2 {
+            customer.order_for(&[(mug, 1)]).await;
+        }
+        app.settle().await;
+        app.execute(
+            "UPDATE variants SET purchase_limit = 2, sale_set_at = now() - interval '1 hour'",
+        )
+        .await;
+
+        app.catch(&ILLNESSES_OF_SALES).await;
+    })
+    .await;
+}
+
 /// The promise that nobody can break to show that it is checked: it is the schema's own.
 const UNBREAKABLE: &str = "never-oversold";
 
 #[test]
 fn every_promise_of_the_doctor_is_broken_by_an_illness() {
-    let caught = ILLNESSES.iter().chain(&ILLNESSES_OF_MONEY).chain(&ILLNESSES_OF_REFUNDS);
+    let caught = ILLNESSES
+        .iter()
+        .chain(&ILLNESSES_OF_MONEY)
+        .chain(&ILLNESSES_OF_REFUNDS)
+        .chain(&ILLNESSES_OF_SALES);
     let caught: Vec<_> = caught.map(|illness| illness.2).collect();
 
     for invariant in doctor::invariants().filter(|invariant| invariant.name != UNBREAKABLE) {

@@ -1,13 +1,16 @@
 //! Setting up a shop.
 
-use crate::support::app::{PASSWORD, TestApp};
+use crate::support::{
+    app::{PASSWORD, TestApp},
+    roles::APP_ROLE,
+};
 
 #[tokio::test]
 async fn the_schema_is_brought_up_to_date_once() {
     TestApp::run(async |app| {
         let before = app.books().await;
 
-        app.ctl(&["migrate"]).await.assert(0, &[]);
+        app.migrate(&[]).await.assert(0, &["up to date", APP_ROLE]);
 
         assert_eq!(app.books().await, before);
     })
