@@ -20,8 +20,9 @@ use jobs::{
     },
     ledger,
     notifications::{
-        SendOrderConfirmed, SendOrderReceived, SendPaymentFailed, SendRefundMade,
-        SendReservationExpired,
+        SendAccountMail, SendEmailChanged, SendOrderConfirmed, SendOrderReceived,
+        SendPasswordChanged, SendPaymentFailed, SendRefundMade, SendReservationExpired,
+        SendSessionRevoked,
     },
     transport::{self, LaneSpec, RunError, Wake},
 };
@@ -35,6 +36,9 @@ use crate::{
     checkout::{self, reconcile},
     config,
     context::Context,
+    identity::{accounts, sessions},
+    payments::findings,
+    privacy,
     worker::Crew,
 };
 
@@ -56,6 +60,9 @@ const PURGE_EVERY: Duration = Duration::from_mins(1);
 const PURGE_SLICE: i64 = 1_000;
 
 const GAUGE_EVERY: Duration = Duration::from_secs(5);
+
+/// People see to findings in minutes at best.
+const FINDINGS_EVERY: Duration = Duration::from_secs(15);
 
 /// A step of a background task that takes longer is cut short: above every time limit of the
 /// statements it consists of, below the two minutes after which the process is taken for stuck.
@@ -142,6 +149,10 @@ pub async fn run(
                 .with::<SendOrderConfirmed>()
                 .with::<SendPaymentFailed>()
                 .with::<SendRefundMade>()
+                .with::<SendAccountMail>()
+                .with::<SendPasswordChanged>()
+                .with::<SendEmailChanged>()
+                .with::<SendSessionRevoked>()
                 .consume(4),
         ],
         Process::Webhooks => vec![
@@ -163,6 +174,7 @@ pub async fn run(
     background.every(GAUGE_EVERY, "gauges", move |cx, pulse| gauge(process, cx, pulse));
     match process {
         Process::Reaper => {
+            background.every(FINDINGS_EVERY, "findings", |cx, _| gauge_findings(cx));
             background.every(SWEEP_EVERY, "sweep", sweep);
             background.every(PUSH_EVERY, "push", |cx, _| push(cx));
             background.every(RECONCILE_EVERY, "attempts", |cx, _| reconcile_attempts(cx));
@@ -170,6 +182,9 @@ pub async fn run(
             background.every(RECONCILE_EVERY, "disputes", |cx, _| reconcile_disputes(cx));
             background.every(RECONCILE_EVERY, "lists", |cx, _| reconcile_lists(cx));
             background.every(PURGE_EVERY, "purge of keys", |cx, _| purge_checkout(cx));
+            background.every(PURGE_EVERY, "purge of sessions", |cx, _| purge_sessions(cx));
+            background.every(PURGE_EVERY, "purge of requests", |cx, _| purge_requests(cx));
+            background.every(PURGE_EVERY, "erasure", |cx, _| erase_left_over(cx));
             background.every(PURGE_EVERY, "purge of jobs", |cx, _| purge_jobs(cx));
             background.every(PURGE_EVERY, "purge of wake-ups", |cx, _| purge_wake_ups(cx));
         }
@@ -232,8 +247,34 @@ async fn reconcile_lists(cx: Context) -> Step {
     Ok(reconcile::reconcile_lists(&cx).await?)
 }
 
+/// Publishes how many findings of each kind are open.
+async fn gauge_findings(cx: Context) -> Step {
+    let open = findings::store::count_open(&cx.db).await?;
+    for kind in findings::Kind::ALL {
+        let of_kind = open.iter().find(|(known, _)| *known == kind).map_or(0, |(_, count)| *count);
+        let count = u32::try_from(of_kind).unwrap_or(u32::MAX);
+        metrics::gauge!("findings_open", "kind" => kind.name()).set(count);
+    }
+    Ok(())
+}
+
 async fn purge_checkout(cx: Context) -> Step {
     checkout::work::purge(&cx).await?;
+    Ok(())
+}
+
+async fn purge_sessions(cx: Context) -> Step {
+    sessions::purge(&cx.db).await?;
+    Ok(())
+}
+
+async fn purge_requests(cx: Context) -> Step {
+    accounts::purge(&cx.db).await?;
+    Ok(())
+}
+
+async fn erase_left_over(cx: Context) -> Step {
+    while privacy::erase_left_over(&cx).await? > 0 {}
     Ok(())
 }
 

@@ -12,25 +12,30 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The processes.
     ("bin", &["boot", "assembly", "fleet", "ctl", "config"]),
     ("boot", &["config", "context", "clients", "web", "kernel", "MIGRATOR"]),
-    ("assembly", &["config", "boot", "context", "web", "kernel", SLICES]),
+    ("assembly", &["config", "boot", "context", "policies", "web", "kernel", SLICES]),
+    ("policies", &["web"]),
     ("fleet", &["config", "boot", "context", "worker", "kernel", SLICES]),
-    ("ctl", &["config", "doctor", "context", "kernel", "MIGRATOR", SLICES]),
+    ("ctl", &["config", "doctor", "context", "audit", "kernel", "MIGRATOR", SLICES]),
     ("doctor", &["kernel"]),
     // The slices.
     ("identity", &[]),
-    ("catalog", &["inventory"]),
-    ("inventory", &["idempotency"]),
+    ("catalog", &["inventory", "audit"]),
+    ("inventory", &["idempotency", "audit"]),
     ("orders", &[]),
     ("payments", &["orders"]),
-    ("checkout", &["catalog", "inventory", "orders", "payments", "idempotency", "audit"]),
-    ("notifications", &["orders", "payments"]),
+    (
+        "checkout",
+        &["identity", "catalog", "inventory", "orders", "payments", "idempotency", "audit"],
+    ),
+    ("notifications", &["identity", "orders", "payments"]),
+    ("privacy", &["identity", "notifications", "orders"]),
     // What has no domain in it.
     ("audit", &["kernel"]),
     ("idempotency", &["kernel"]),
     ("config", &["kernel"]),
     ("worker", &["context", "kernel"]),
     ("context", &["clients", "kernel"]),
-    ("web", &["kernel"]),
+    ("web", &["clients", "kernel"]),
     ("clients", &["kernel"]),
     ("kernel", &[]),
 ];
@@ -38,8 +43,16 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Stands for every slice in [`ARROWS`].
 const SLICES: &str = "a slice";
 
-const ALL_SLICES: [&str; 7] =
-    ["identity", "catalog", "inventory", "orders", "payments", "checkout", "notifications"];
+const ALL_SLICES: [&str; 8] = [
+    "identity",
+    "catalog",
+    "inventory",
+    "orders",
+    "payments",
+    "checkout",
+    "notifications",
+    "privacy",
+];
 
 /// What every slice may name, whatever the file.
 const BELOW_SLICES: [&str; 3] = ["context", "clients", "kernel"];
@@ -68,6 +81,26 @@ fn every_part_of_the_crate_has_its_arrows() {
         .collect();
 
     assert_eq!(unknown, Vec::<String>::new(), "say in ARROWS what these may import");
+}
+
+#[test]
+fn dependencies_come_from_one_registry_with_their_checksums() {
+    const REGISTRY: &str = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let lock = fs::read_to_string(root.join("Cargo.lock")).unwrap();
+
+    let packages: Vec<_> = lock.split("[[package]]").skip(1).collect();
+    assert!(packages.len() > 100, "the lock file was read");
+    for package in packages {
+        let is_ours = !package.contains("\nsource = ");
+        assert!(
+            is_ours || (package.contains(REGISTRY) && package.contains("\nchecksum = ")),
+            "{package}"
+        );
+        for banned in ["native-tls", "openssl-sys"] {
+            assert!(!package.contains(&format!("\nname = \"{banned}\"")), "TLS is rustls alone");
+        }
+    }
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {

@@ -152,6 +152,7 @@ fn wish(variant: Uuid) -> Outcome<PlaceOrder> {
 fn again(wish: &PlaceOrder) -> Option<PlaceOrder> {
     let mut wish = wish.clone();
     wish.order_id = OrderId::generate();
+    wish.owner_id = OwnerId::from(Uuid::now_v7());
     wish.number = OrderNumber::generate();
     wish.key = Key::parse(Some(&Uuid::new_v4().simple().to_string())).ok()?;
     Some(wish)

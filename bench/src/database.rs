@@ -2,8 +2,9 @@
 
 use std::str::FromStr;
 
+use holdfast::ctl::privileges;
 use sqlx::{
-    Connection, Executor, PgConnection, PgPool,
+    AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use uuid::Uuid;
@@ -12,6 +13,9 @@ use crate::{Outcome, news::Collected};
 
 /// The database that every scenario makes anew on the server it is given.
 const NAME: &str = "holdfast_bench";
+
+/// What the processes are to the database, as in production.
+const APP_ROLE: &str = "holdfast_bench_app";
 
 /// What a SKU of the benchmark costs, in minor units of [`CURRENCY`].
 pub(crate) const PRICE_MINOR: i64 = 1_999;
@@ -23,6 +27,7 @@ const ORDERS_ASKED: usize = 20_000;
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
     server: PgConnectOptions,
+    app_password: String,
     pub(crate) pool: PgPool,
 }
 
@@ -33,17 +38,19 @@ impl Database {
         let mut connection = PgConnection::connect_with(&server).await?;
         connection.execute("DROP DATABASE IF EXISTS holdfast_bench WITH (FORCE)").await?;
         connection.execute("CREATE DATABASE holdfast_bench").await?;
+        let app_password = make_app_role(&mut connection).await?;
         connection.close().await?;
 
         let pool = connect(&server, 4).await?;
         holdfast::MIGRATOR.run(&pool).await?;
-        Ok(Self { server, pool })
+        privileges::grant(&pool, APP_ROLE).await?;
+        Ok(Self { server, app_password, pool })
     }
 
-    /// The address under which other processes find the database.
+    /// The address under which the shop's processes find the database.
     pub(crate) fn url(&self) -> String {
-        use sqlx::ConnectOptions;
-        self.server.clone().database(NAME).to_url_lossy().into()
+        let app = self.server.clone().username(APP_ROLE).password(&self.app_password);
+        app.database(NAME).to_url_lossy().into()
     }
 
     /// A pool of its own, as large as a contestant needs it.
@@ -81,9 +88,35 @@ impl Database {
     }
 }
 
+/// Makes the processes' role, with a password that is good until the next run. Its name is a constant,
+/// its password of digits and letters.
+async fn make_app_role(connection: &mut PgConnection) -> Outcome<String> {
+    let password = Uuid::new_v4().simple().to_string();
+    let make = format!(
+        "
+        DO $$ BEGIN
+            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{APP_ROLE}') THEN
+                CREATE ROLE {APP_ROLE} LOGIN;
+            END IF;
+        END $$;
+        ALTER ROLE {APP_ROLE} PASSWORD '{password}'
+        "
+    );
+    sqlx::raw_sql(AssertSqlSafe(make)).execute(connection).await?;
+    Ok(password)
+}
+
 async fn connect(server: &PgConnectOptions, connections: u32) -> Outcome<PgPool> {
     let options = server.clone().database(NAME);
     Ok(PgPoolOptions::new().max_connections(connections).connect_with(options).await?)
+}
+
+impl Database {
+    /// Under what the products that are on sale can be looked at.
+    pub(crate) async fn slugs(&self) -> Outcome<Vec<String>> {
+        let slugs = sqlx::query_scalar!(r#"SELECT slug FROM products ORDER BY id"#);
+        Ok(slugs.fetch_all(&self.pool).await?)
+    }
 }
 
 /// What the server promises about a commit, and who it is.

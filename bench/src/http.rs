@@ -19,13 +19,22 @@ pub(crate) const KEY_LENGTH: usize = 32;
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     bytes: Vec<u8>,
+    token: Range<usize>,
     key: Range<usize>,
 }
 
 impl Request {
     pub(crate) fn get(path: &str) -> Self {
         let bytes = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes();
-        Self { bytes, key: 0..0 }
+        Self { bytes, token: 0..0, key: 0..0 }
+    }
+
+    /// A look by the owner of `token`.
+    pub(crate) fn get_as(token: &str, path: &str) -> Self {
+        let bytes = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+        );
+        Self { bytes: bytes.into_bytes(), token: 0..0, key: 0..0 }
     }
 
     pub(crate) fn post(path: &str, body: Option<&Value>) -> Self {
@@ -35,14 +44,17 @@ impl Request {
         let request = format!(
             "POST {path} HTTP/1.1\r\nHost: localhost\r\n{kind}Content-Length: {length}\r\n\r\n{body}"
         );
-        Self { bytes: request.into_bytes(), key: 0..0 }
+        Self { bytes: request.into_bytes(), token: 0..0, key: 0..0 }
     }
 
     /// A checkout by the owner of `token`, with room for its idempotency key.
     pub(crate) fn checkout(token: &str, body: &Value) -> Self {
+        const BEARER: &str =
+            "POST /v1/checkout HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ";
         let body = body.to_string();
+        let room = BEARER.len()..BEARER.len() + token.len();
         let mut bytes = format!(
-            "POST /v1/checkout HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+            "{BEARER}{token}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\nIdempotency-Key: ",
             body.len(),
         )
@@ -51,11 +63,12 @@ impl Request {
         bytes.extend_from_slice(&[b'-'; KEY_LENGTH]);
         bytes.extend_from_slice(b"\r\n\r\n");
         bytes.extend_from_slice(body.as_bytes());
-        Self { bytes, key }
+        Self { bytes, token: room, key }
     }
 
-    /// The bytes to send under this idempotency key.
-    pub(crate) fn under(&mut self, key: &[u8; KEY_LENGTH]) -> &[u8] {
+    /// The bytes to send under this idempotency key, by the owner of a token of the same length.
+    pub(crate) fn of(&mut self, token: &str, key: &[u8; KEY_LENGTH]) -> &[u8] {
+        self.bytes[self.token.clone()].copy_from_slice(token.as_bytes());
         self.bytes[self.key.clone()].copy_from_slice(key);
         &self.bytes
     }
@@ -173,10 +186,11 @@ mod tests {
     fn a_key_takes_the_place_of_the_last() {
         let mut request = Request::checkout("token", &Value::Null);
 
-        request.under(&[b'a'; KEY_LENGTH]);
-        let bytes = request.under(&[b'b'; KEY_LENGTH]);
+        request.of("coded", &[b'a'; KEY_LENGTH]);
+        let bytes = request.of("taken", &[b'b'; KEY_LENGTH]);
 
         let text = str::from_utf8(bytes).unwrap();
+        assert!(text.contains("Bearer taken\r\n"));
         assert!(text.contains(&format!("Idempotency-Key: {}\r\n\r\nnull", "b".repeat(KEY_LENGTH))));
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     Outcome,
     http::{Answer, Connection, KEY_LENGTH, Request},
     news::News,
+    shop::Guests,
     statistics::{Latencies, microseconds, per_second},
 };
 
@@ -67,8 +68,9 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) enum Callers {
     Shoppers {
-        /// One a client.
-        tokens: Vec<String>,
+        clients: usize,
+        /// Every order is another guest's: one caller may leave five unpaid.
+        guests: Guests,
         baskets: Vec<Basket>,
     },
     /// A provider that has news, over so many connections.
@@ -78,7 +80,7 @@ pub(crate) enum Callers {
 impl Callers {
     fn count(&self) -> usize {
         match self {
-            Self::Shoppers { tokens, .. } => tokens.len(),
+            Self::Shoppers { clients, .. } => *clients,
             Self::Provider { connections, .. } => *connections,
         }
     }
@@ -86,9 +88,11 @@ impl Callers {
     /// The one of them that this client is.
     fn caller(&self, client: usize) -> Caller<'_> {
         match self {
-            Self::Shoppers { tokens, baskets } => {
-                Caller::Shopper { requests: requests(tokens, baskets, client), key: Key::new() }
-            }
+            Self::Shoppers { clients, guests, baskets } => Caller::Shopper {
+                requests: requests(&guests.token(), *clients, baskets, client),
+                guests,
+                key: Key::new(),
+            },
             Self::Provider { connections, news } => {
                 Caller::Provider { news, client, connections: *connections, request: Vec::new() }
             }
@@ -98,7 +102,7 @@ impl Callers {
 
 /// One client's requests.
 enum Caller<'a> {
-    Shopper { requests: Vec<(usize, Request)>, key: Key },
+    Shopper { requests: Vec<(usize, Request)>, guests: &'a Guests, key: Key },
     Provider { news: &'a News, client: usize, connections: usize, request: Vec<u8> },
 }
 
@@ -106,10 +110,10 @@ impl Caller<'_> {
     /// The client's next request and the place of its basket, or `None` when it has said everything.
     fn next(&mut self, turn: u32) -> Option<(usize, &[u8])> {
         match self {
-            Self::Shopper { requests, key } => {
+            Self::Shopper { requests, guests, key } => {
                 let place = turn as usize % requests.len();
                 let (basket, request) = &mut requests[place];
-                Some((*basket, request.under(key.next())))
+                Some((*basket, request.of(&guests.token(), key.next())))
             }
             Self::Provider { news, client, connections, request } => {
                 let event = turn as usize * *connections + *client;
@@ -147,7 +151,7 @@ impl Tally {
         }
     }
 
-    fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.acknowledged.extend(other.acknowledged);
         self.timed.extend(other.timed);
         for (status, count) in other.answers {
@@ -263,13 +267,17 @@ fn due(plan: &Plan, client: usize, turn: u32, start: Instant) -> Option<Instant>
 }
 
 /// The client's requests, in turn: of many baskets each client has its own share.
-fn requests(tokens: &[String], baskets: &[Basket], client: usize) -> Vec<(usize, Request)> {
-    let clients = tokens.len();
+fn requests(
+    token: &str,
+    clients: usize,
+    baskets: &[Basket],
+    client: usize,
+) -> Vec<(usize, Request)> {
     let share = (baskets.len() / clients).max(1);
     (0..share)
         .map(|turn| {
             let basket = (client + turn * clients) % baskets.len();
-            (basket, Request::checkout(&tokens[client], &baskets[basket].body))
+            (basket, Request::checkout(token, &baskets[basket].body))
         })
         .collect()
 }
@@ -325,7 +333,7 @@ impl Key {
 }
 
 /// The order that an answer acknowledges.
-fn order_id(body: &[u8]) -> Option<Uuid> {
+pub(crate) fn order_id(body: &[u8]) -> Option<Uuid> {
     const NAME: &[u8] = b"\"order_id\":\"";
     let start = body.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();
     Uuid::try_parse_ascii(body.get(start..start + 36)?).ok()

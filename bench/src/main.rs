@@ -29,7 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     report::{Report, print},
-    scenario::{checkout, flash, latency, reap, soldout, webhooks},
+    scenario::{checkout, flash, latency, overload, reap, soldout, webhooks},
 };
 
 /// A benchmark cannot mend what it meets: it says so and ends.
@@ -71,6 +71,8 @@ enum Scenario {
     Latency,
     /// How soon after the deadline stock is released.
     Reap,
+    /// Five times as much as can be done, of looks and orders: how much of it is done.
+    Overload,
     /// A provider's news: how soon it is acknowledged, and how fast it is acted on.
     Webhooks,
     All,
@@ -129,6 +131,9 @@ async fn run(arguments: &Arguments) -> Outcome<Vec<(&'static str, Report)>> {
     }
     if wanted(Scenario::Reap) {
         reports.push(("reap", reap::run(&settings).await?));
+    }
+    if wanted(Scenario::Overload) {
+        reports.push(("overload", overload::run(&settings).await?));
     }
     if wanted(Scenario::Webhooks) {
         reports.push(("webhooks", webhooks::run(&settings).await?));

@@ -59,12 +59,14 @@ impl News {
         let Collected { payment_id, order_id, provider_ref } = self.payments.get(place)?;
         let event_id = self.event_id(event);
         let currency = CURRENCY.to_ascii_lowercase();
+        // Old news would be asked about at its provider.
+        let created = now().unix_timestamp();
         Some(format!(
             r#"{{
   "id": "{event_id}",
   "object": "event",
   "api_version": "2026-09-30.endive",
-  "created": 1795000000,
+  "created": {created},
   "data": {{
     "object": {{
       "id": "{provider_ref}",
@@ -82,7 +84,7 @@ impl News {
       "capture_method": "automatic_async",
       "client_secret": "{provider_ref}_secret_bench",
       "confirmation_method": "automatic",
-      "created": 1795000000,
+      "created": {created},
       "currency": "{currency}",
       "latest_charge": "ch_{event:024}",
       "livemode": false,

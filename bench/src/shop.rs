@@ -1,9 +1,14 @@
 //! A shop for one scenario: a database of its own, the real API before it, and shoppers with tokens.
 
-use std::{mem::take, net::SocketAddr};
+use std::{fmt, mem::take, net::SocketAddr, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use holdfast::{
+    identity::{self, GuestTokens, Hasher, Password, Role},
+    kernel::EmailAddress,
+};
 use serde_json::{Value, json};
+use sqlx::PgPool;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -15,7 +20,7 @@ use crate::{
     process::{Process, free_address},
 };
 
-/// How many accounts the logged-in clients share: registering one costs a password hash.
+/// How many accounts the logged-in clients share.
 const ACCOUNTS: usize = 8;
 
 /// What signs the provider's webhooks.
@@ -26,8 +31,9 @@ pub(crate) struct Shop {
     pub(crate) database: Database,
     pub(crate) address: SocketAddr,
     pub(crate) namespace: String,
-    /// One a client: guests' and customers' in turn.
-    pub(crate) tokens: Vec<String>,
+    pub(crate) guests: Guests,
+    /// Access tokens of some customers.
+    pub(crate) customers: Vec<String>,
     redis_url: String,
     processes: Vec<Process>,
     environment: Vec<(&'static str, String)>,
@@ -39,13 +45,18 @@ impl Shop {
         let database = Database::create(&settings.database_url).await?;
         let address = free_address()?;
         let namespace = format!("bench-{}", Uuid::new_v4().simple());
+        let (guest_key, seed) = key_and_seed();
+        let guests = GuestTokens::from_seeds(&[(KEY_NAME.to_owned(), seed)])?;
         let environment = vec![
+            ("ENVIRONMENT", "development".to_owned()),
             ("DATABASE_URL", database.url()),
             ("REDIS_URL", settings.redis_url.clone()),
             ("LISTEN", address.to_string()),
             ("TOKEN_KEYS", key()),
-            ("GUEST_TOKEN_KEYS", key()),
+            ("GUEST_TOKEN_KEYS", guest_key),
             ("HOLD", hold.to_owned()),
+            // Counted as ever, and above what any client here asks for.
+            ("LIMITS", "all:1000000/s:1000000".to_owned()),
             // Nobody asks Stripe for anything: its news is all that comes.
             ("STRIPE_KEYS", "sk_test_bench".to_owned()),
             ("STRIPE_WEBHOOK_SECRETS", WEBHOOK_SECRET.to_owned()),
@@ -56,13 +67,14 @@ impl Shop {
             database,
             address,
             namespace,
-            tokens: Vec::new(),
+            guests: Guests(Arc::new(guests)),
+            customers: Vec::new(),
             redis_url: settings.redis_url.clone(),
             processes: Vec::new(),
             environment,
         };
         shop.start("api").await?;
-        shop.tokens = tokens(address, settings.clients).await?;
+        shop.customers = customers(&shop.database.pool, address).await?;
         Ok(shop)
     }
 
@@ -111,40 +123,60 @@ async fn stop_all(mut processes: Vec<Process>) -> Outcome<()> {
     Ok(())
 }
 
+/// What the keys of tokens are called.
+const KEY_NAME: &str = "bench";
+
 /// A secret key for a process that lives some minutes.
 fn key() -> String {
-    let bytes = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
-    format!("bench:{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
+    key_and_seed().0
 }
 
-/// Guests' tokens and customers' access tokens, in turn.
-async fn tokens(address: SocketAddr, clients: usize) -> Outcome<Vec<String>> {
+/// The same, and what it is made of.
+fn key_and_seed() -> (String, [u8; 32]) {
+    let mut seed = [0; 32];
+    seed[..16].copy_from_slice(Uuid::new_v4().as_bytes());
+    seed[16..].copy_from_slice(Uuid::new_v4().as_bytes());
+    (format!("{KEY_NAME}:{}", BASE64_URL_SAFE_NO_PAD.encode(seed)), seed)
+}
+
+/// Makes guests as the API does, without asking it: a load of orders takes thousands.
+#[derive(Clone)]
+pub(crate) struct Guests(Arc<GuestTokens>);
+
+impl Guests {
+    /// A new guest's token, as long as every other's.
+    pub(crate) fn token(&self) -> String {
+        self.0.issue().token
+    }
+}
+
+impl fmt::Debug for Guests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Guests")
+    }
+}
+
+/// Opens some accounts; each costs two password hashes.
+async fn customers(db: &PgPool, address: SocketAddr) -> Outcome<Vec<String>> {
+    let hasher = Hasher::new(1);
     let mut connection = Connection::open(address).await?;
     let mut customers = Vec::with_capacity(ACCOUNTS);
     for account in 0..ACCOUNTS {
-        let credentials = json!({
-            "email": format!("shopper-{account}@example.com"),
-            "password": Uuid::new_v4().to_string(),
-        });
-        let request = Request::post("/v1/auth/register", Some(&credentials));
+        let (email, password) =
+            (format!("shopper-{account}@example.com"), Uuid::new_v4().to_string());
+        let (address, secret) = (EmailAddress::parse(&email)?, Password::parse(&password)?);
+        identity::create_user(db, &hasher, address, secret, Role::Customer).await?;
+        let credentials = json!({ "email": email, "password": password });
+        let request = Request::post("/v1/auth/login", Some(&credentials));
         customers.push(token(&mut connection, &request, "access_token").await?);
     }
-    let mut tokens = Vec::with_capacity(clients);
-    for client in 0..clients {
-        if client % 2 == 0 {
-            let request = Request::post("/v1/auth/guest", None);
-            tokens.push(token(&mut connection, &request, "token").await?);
-        } else {
-            tokens.push(customers[client / 2 % ACCOUNTS].clone());
-        }
-    }
-    Ok(tokens)
+    Ok(customers)
 }
 
 async fn token(connection: &mut Connection, request: &Request, name: &str) -> Outcome<String> {
     let answer = connection.ask(request).await?;
     let body: Value = serde_json::from_slice(answer.body)?;
-    let token = body.get(name).and_then(Value::as_str).filter(|_| answer.status == 201);
+    let token = body.get(name).and_then(Value::as_str).filter(|_| answer.status < 300);
     Ok(token.ok_or_else(|| format!("no token was given: {} {body}", answer.status))?.to_owned())
 }
 

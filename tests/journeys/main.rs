@@ -6,15 +6,23 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
+mod account;
+mod audit;
 mod dispute;
+mod drops;
 mod edge;
+mod generated;
 mod guards;
+mod limits;
 mod operator;
 mod paying;
 mod provider;
 mod quarantine;
 mod reconcile;
 mod refund;
+mod secrets;
+mod session;
 mod shopper;
 mod slice;
 mod staff;

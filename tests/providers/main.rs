@@ -714,12 +714,13 @@ async fn everybody_who_shares_redis_shares_the_budget() {
 async fn warm(budget: &Budget, namespace: &str) {
     let client = redis::Client::open(redis_url()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
-    let key = format!("{namespace}:budget:stripe");
     for _ in 0..20 {
-        let () = redis::cmd("DEL").arg(&key).query_async(&mut redis).await.unwrap();
         budget.take().await.unwrap();
-        let lifetime: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut redis).await.unwrap();
-        if lifetime > 0 {
+        let pattern = format!("{namespace}:limit:*");
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg(pattern).query_async(&mut redis).await.unwrap();
+        if !keys.is_empty() {
+            let () = redis::cmd("DEL").arg(&keys).query_async(&mut redis).await.unwrap();
             return;
         }
     }

@@ -3,6 +3,7 @@
 pub(crate) mod checkout;
 pub(crate) mod flash;
 pub(crate) mod latency;
+pub(crate) mod overload;
 pub(crate) mod reap;
 pub(crate) mod soldout;
 pub(crate) mod webhooks;
@@ -37,7 +38,11 @@ pub(crate) async fn visit(
     shop.database.settle().await;
     load::run(Plan {
         address: shop.address,
-        callers: Callers::Shoppers { tokens: shop.tokens.clone(), baskets: baskets.to_vec() },
+        callers: Callers::Shoppers {
+            clients: settings.clients,
+            guests: shop.guests.clone(),
+            baskets: baskets.to_vec(),
+        },
         pace,
         counted,
         window: settings.window,
