@@ -41,7 +41,8 @@ CREATE INDEX account_requests_by_email ON account_requests (email, requested_at)
 CREATE INDEX account_requests_by_age ON account_requests (requested_at);
 CREATE INDEX account_requests_by_user ON account_requests (user_id) WHERE user_id IS NOT NULL;
 
--- One row is a token that was sent by mail for a request. Each mail has its own; any of them will do.
+-- One row is a token that was sent by mail for a request. Each mail has its own; any of them will do. A mail
+-- that brings none is counted by one that nobody knows.
 CREATE TABLE account_tokens (
     token_sha256 bytea CONSTRAINT account_tokens_pk PRIMARY KEY,
     request_id uuid NOT NULL CONSTRAINT account_tokens_request_fk REFERENCES account_requests ON DELETE CASCADE,
@@ -51,20 +52,18 @@ CREATE TABLE account_tokens (
 
 CREATE INDEX account_tokens_by_request ON account_tokens (request_id);
 
--- One row is an account that its owner had erased. The digest of its address is all that is left of the
--- person, so that what an address may buy once cannot be bought again by coming back.
+-- One row is an account that its owner had erased: whoever placed or was given an order by this id is to
+-- be taken out of it. Goes when no such order is left.
 CREATE TABLE erased_accounts (
     user_id uuid CONSTRAINT erased_accounts_pk PRIMARY KEY,
-    email_sha256 bytea NOT NULL,
-    erased_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT erased_accounts_sha256_length CHECK (octet_length(email_sha256) = 32)
+    erased_at timestamptz NOT NULL DEFAULT now()
 );
 
-CREATE INDEX erased_accounts_by_email ON erased_accounts (email_sha256);
 CREATE INDEX erased_accounts_by_age ON erased_accounts (erased_at);
 
 ALTER TABLE orders
-    -- The user to whom a guest's order belongs, too: the mail address was shown to be theirs.
+    -- The user to whom a guest's order belongs, too: the mail address was shown to be theirs. Also one
+    -- who has left, while the order waits to be erased.
     ADD COLUMN adopted_by uuid,
     -- When the shopper's name, address and e-mail address were taken out of it; the country stays, for the
     -- tax that was due there.
@@ -78,3 +77,4 @@ CREATE INDEX orders_by_adopter ON orders (adopted_by, id DESC) WHERE adopted_by 
 CREATE INDEX orders_by_email ON orders (email, id) WHERE erased_at IS NULL;
 
 CREATE INDEX deliveries_by_recipient ON deliveries (recipient);
+CREATE INDEX deliveries_by_age ON deliveries (template, created_at);

@@ -14,14 +14,24 @@ ALTER TABLE variants
     ADD CONSTRAINT variants_purchase_window_range CHECK (purchase_window_seconds BETWEEN 60 AND 31622400),
     ADD CONSTRAINT variants_window_has_limit CHECK (purchase_window_seconds IS NULL OR purchase_limit IS NOT NULL);
 
--- SHA-256 of the e-mail address of the account that placed the order, null for a guest. It outlives
--- the account, so that whoever erases theirs and opens another does not begin again.
+-- Who the account is to purchase limits: SHA-256 of the e-mail address that it was opened with. It
+-- stays when the address is changed, so that nobody begins again by that.
+ALTER TABLE users ADD COLUMN customer_key bytea;
+
+UPDATE users SET customer_key = sha256(convert_to(email, 'UTF8'));
+
+ALTER TABLE users
+    ALTER COLUMN customer_key SET NOT NULL,
+    ADD CONSTRAINT users_customer_key_length CHECK (octet_length(customer_key) = 32);
+
+-- The key of the account that placed the order, null for a guest. It outlives the account, so that
+-- whoever erases theirs and opens another does not begin again.
 ALTER TABLE holds
     ADD COLUMN customer_key bytea,
     ADD CONSTRAINT holds_customer_key_length CHECK (octet_length(customer_key) = 32);
 
 UPDATE holds
-SET customer_key = sha256(convert_to(users.email, 'UTF8'))
+SET customer_key = users.customer_key
 FROM orders
 JOIN users ON users.id = orders.owner_id
 WHERE orders.id = holds.order_id;

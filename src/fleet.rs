@@ -37,6 +37,7 @@ use crate::{
     config,
     context::Context,
     identity::{accounts, sessions},
+    notifications,
     payments::findings,
     privacy,
     worker::Crew,
@@ -184,6 +185,7 @@ pub async fn run(
             background.every(PURGE_EVERY, "purge of keys", |cx, _| purge_checkout(cx));
             background.every(PURGE_EVERY, "purge of sessions", |cx, _| purge_sessions(cx));
             background.every(PURGE_EVERY, "purge of requests", |cx, _| purge_requests(cx));
+            background.every(PURGE_EVERY, "purge of mails", |cx, _| purge_mails(cx));
             background.every(PURGE_EVERY, "erasure", |cx, _| erase_left_over(cx));
             background.every(PURGE_EVERY, "purge of jobs", |cx, _| purge_jobs(cx));
             background.every(PURGE_EVERY, "purge of wake-ups", |cx, _| purge_wake_ups(cx));
@@ -270,6 +272,11 @@ async fn purge_sessions(cx: Context) -> Step {
 
 async fn purge_requests(cx: Context) -> Step {
     accounts::purge(&cx.db).await?;
+    Ok(())
+}
+
+async fn purge_mails(cx: Context) -> Step {
+    notifications::purge(&cx.db).await?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! operation's description names the callers that are declared here. What is not in it, is not served.
 
 use crate::web::policy::{
-    Care::{Guesses, Mails, Newcomers},
+    Care::{Exports, Guesses, Mails, Newcomers},
     Class::{Admin as Operating, Auth, Browse, Cart, Checkout, Payment, Webhook},
     Policy,
     Who::{Anyone, Customer, Provider, RefreshToken, Shopper, Staff},
@@ -28,7 +28,7 @@ pub const POLICIES: &[Policy] = &[
     Policy::new("confirmEmail", Customer, Auth).with(Guesses),
     Policy::new("getMe", Customer, Browse),
     Policy::new("changeMe", Customer, Cart),
-    Policy::new("exportMe", Customer, Auth),
+    Policy::new("exportMe", Customer, Auth).with(Exports),
     Policy::new("eraseMe", Customer, Auth).with(Guesses),
     Policy::new("listAddresses", Customer, Browse),
     Policy::new("addAddress", Customer, Cart),
@@ -46,7 +46,8 @@ pub const POLICIES: &[Policy] = &[
     Policy::new("placeOrder", Shopper, Checkout),
     Policy::new("listOrders", Shopper, Browse),
     Policy::new("getOrder", Shopper, Browse),
-    Policy::new("cancelOrder", Shopper, Checkout),
+    // A provider may be asked to withdraw the attempt.
+    Policy::new("cancelOrder", Shopper, Payment),
     // Payments and what becomes of them.
     Policy::new("openPayment", Shopper, Payment),
     Policy::new("confirmPayment", Shopper, Payment),

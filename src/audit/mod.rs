@@ -7,8 +7,12 @@ mod store;
 use serde_json::Value;
 pub use store::{of_subject, record};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::kernel::UserId;
+
+/// Stands for an operator at the command line, who needs no account.
+pub const OPERATOR: UserId = UserId::of(Uuid::nil());
 
 /// A member of staff who does something.
 #[derive(Debug, Clone, PartialEq, Eq)]

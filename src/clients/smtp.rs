@@ -1,11 +1,11 @@
 //! The mail server.
 
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 
 use lettre::{
     AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
     message::{Mailbox, MultiPart},
-    transport::smtp::PoolConfig,
+    transport::smtp::{self, PoolConfig},
 };
 use tokio::time::timeout;
 
@@ -38,7 +38,8 @@ pub struct Mail {
 pub enum MailError {
     #[error("the mail server's URL or the sender's address is wrong: {0}")]
     BadSettings(String),
-    /// The mail can never be sent as it is.
+    /// The mail can never be sent as it is. Says which code the server gave, and none of its words, which
+    /// may repeat the address.
     #[error("the mail was refused: {0}")]
     Refused(String),
     /// Nobody knows whether the server took it: the same Message-ID tells a repeat from a new mail.
@@ -78,9 +79,51 @@ impl Mailer {
         // The transport's own limit ends when the connection stands; a server may fall silent later.
         match timeout(TIMEOUT, self.transport.send(message)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) if error.is_permanent() => Err(refused(&error)),
-            Ok(Err(error)) => Err(MailError::NotAccepted(error.to_string())),
+            Ok(Err(error)) if error.is_permanent() => Err(MailError::Refused(reason(&error))),
+            Ok(Err(error)) => Err(MailError::NotAccepted(reason(&error))),
             Err(_) => Err(MailError::NotAccepted(format!("no answer within {TIMEOUT:?}"))),
+        }
+    }
+}
+
+/// Why a mail was not taken, in words that name nobody.
+fn reason(error: &smtp::Error) -> String {
+    let Some(code) = error.status() else {
+        // What cannot be read may be quoted.
+        if error.is_response() {
+            return "an answer that cannot be read".to_owned();
+        }
+        return error.to_string();
+    };
+    let words = error.source().map(ToString::to_string).unwrap_or_default();
+    match words.split_whitespace().next().filter(|word| is_enhanced_status(word)) {
+        Some(status) => format!("{code} {status}"),
+        None => code.to_string(),
+    }
+}
+
+/// Whether the word is a status such as 5.1.1 (RFC 3463, 2).
+fn is_enhanced_status(word: &str) -> bool {
+    let parts: Vec<_> = word.split('.').collect();
+    let is_number = |part: &&str| {
+        (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    parts.len() == 3 && matches!(parts[0], "2" | "4" | "5") && parts.iter().all(is_number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_three_numbers_and_no_address() {
+        for status in ["5.1.1", "4.7.999", "2.0.0"] {
+            assert!(is_enhanced_status(status), "{status}");
+        }
+        for word in
+            ["", "5", "5.1", "5.1.1.1", "3.1.1", "5.1.1000", "5..1", "5.a.1", "a@5.1.1", "<5.1.1"]
+        {
+            assert!(!is_enhanced_status(word), "{word}");
         }
     }
 }

@@ -1,10 +1,15 @@
 use std::io::Read;
 
 use clap::Subcommand;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use super::Outcome;
-use crate::identity::{self, EmailAddress, Hasher, Password, Role};
+use crate::{
+    audit,
+    identity::{self, EmailAddress, Hasher, Password, Role},
+    kernel::UserId,
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -30,13 +35,35 @@ pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
             std::io::stdin().read_to_string(&mut password)?;
             let password = Password::parse(password.trim_end_matches(['\r', '\n']))?;
             let email = EmailAddress::parse(&email)?;
-            let account = identity::create_user(db, &Hasher::new(1), email, password, role).await?;
+            let mut tx = db.begin().await?;
+            let hasher = Hasher::new(1);
+            let account = identity::create_user(&mut *tx, &hasher, email, password, role).await?;
+            let entry = entry("createUser", account.id, None, role);
+            audit::record(&mut *tx, &entry).await?;
+            tx.commit().await?;
             println!("{} {} ({})", account.id, account.email, account.role.as_str());
         }
         Command::SetRole { email, role } => {
-            identity::set_role(db, &EmailAddress::parse(&email)?, role).await?;
+            let address = EmailAddress::parse(&email)?;
+            let mut tx = db.begin().await?;
+            let (id, before) = identity::set_role(&mut *tx, &address, role).await?;
+            audit::record(&mut *tx, &entry("setRole", id, Some(before), role)).await?;
+            tx.commit().await?;
             println!("{email} is {} now", role.as_str());
         }
     }
     Ok(true)
+}
+
+/// What the audit log says of a role that was given. Whoever has a shell is no user of the shop.
+fn entry(action: &str, id: UserId, before: Option<Role>, after: Role) -> audit::Entry {
+    let role = |role: Role| -> Value { json!({ "role": role }) };
+    audit::Entry {
+        actor_id: audit::OPERATOR,
+        action: action.to_owned(),
+        subject: format!("user:{}", id.uuid()),
+        before: before.map(role),
+        after: Some(role(after)),
+        request_id: None,
+    }
 }

@@ -1,4 +1,4 @@
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use super::{
     EmailAddress, Hasher, IdentityError, Password, Role,
@@ -19,7 +19,7 @@ pub struct Account {
 
 /// Adds somebody who can log in with the e-mail address and the password.
 pub async fn create_user(
-    db: &PgPool,
+    db: impl PgExecutor<'_>,
     hasher: &Hasher,
     email: EmailAddress,
     password: Password,
@@ -133,12 +133,14 @@ pub async fn find_user(db: &PgPool, id: UserId) -> Result<Account, IdentityError
 }
 
 /// Gives the user another role, and makes every access token they have worthless at once. Their
-/// sessions go on: the next token says the new role.
-pub async fn set_role(db: &PgPool, email: &EmailAddress, role: Role) -> Result<(), IdentityError> {
-    if !store::set_role(db, email, role).await? {
-        return Err(IdentityError::UnknownUser);
-    }
-    Ok(())
+/// sessions go on: the next token says the new role. Returns who it is and which role they had.
+pub async fn set_role(
+    db: impl PgExecutor<'_>,
+    email: &EmailAddress,
+    role: Role,
+) -> Result<(UserId, Role), IdentityError> {
+    let was = store::set_role(db, email, role).await?.ok_or(IdentityError::UnknownUser)?;
+    Ok((was.id, was.role))
 }
 
 impl From<store::UserRow> for Account {

@@ -20,7 +20,10 @@ pub(super) async fn insert(
     role: Role,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "INSERT INTO users (id, email, password_hash, role) VALUES ($1, $2, $3, $4)",
+        r#"
+        INSERT INTO users (id, email, password_hash, role, customer_key)
+        VALUES ($1, $2, $3, $4, sha256(convert_to($2::text, 'UTF8')))
+        "#,
         id as UserId,
         email.as_str(),
         password_hash,
@@ -91,22 +94,30 @@ pub(super) async fn set_hash(
     Ok(())
 }
 
-/// Sets the role and makes the user's tokens worthless; `false` if there is no such user.
+/// Whose role it was that was set, and what it was.
+pub(super) struct Was {
+    pub(super) id: UserId,
+    pub(super) role: Role,
+}
+
+/// Sets the role and makes the user's tokens worthless, if there is such a user.
 pub(super) async fn set_role(
     db: impl PgExecutor<'_>,
     email: &EmailAddress,
     role: Role,
-) -> sqlx::Result<bool> {
-    let set = sqlx::query!(
+) -> sqlx::Result<Option<Was>> {
+    sqlx::query_as!(
+        Was,
         r#"
         UPDATE users
         SET role = $2, token_epoch = token_epoch + 1, updated_at = now()
-        WHERE email = $1
+        FROM (SELECT id, role FROM users WHERE email = $1 FOR UPDATE) AS was
+        WHERE users.id = was.id
+        RETURNING was.id, was.role
         "#,
         email.as_str(),
         role.as_str(),
     )
-    .execute(db)
-    .await?;
-    Ok(set.rows_affected() == 1)
+    .fetch_optional(db)
+    .await
 }

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-/// One customer: SHA-256 of the verified e-mail address of an account, in lower case.
+/// One customer: SHA-256 of the verified e-mail address that an account was opened with, in lower case.
 ///
-/// It is the same for whoever comes back under that address, also after the account was erased.
+/// It stays when the address is changed, and is the same for whoever comes back under that address after
+/// the account was erased.
 /// Addresses can be guessed, so it tells no less than the address does to whoever sees it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CustomerKey([u8; 32]);

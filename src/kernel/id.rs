@@ -17,6 +17,10 @@ macro_rules! id {
                 Self(Uuid::now_v7())
             }
 
+            pub const fn of(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+
             pub const fn uuid(self) -> Uuid {
                 self.0
             }

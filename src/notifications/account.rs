@@ -1,11 +1,12 @@
 //! Mails about accounts: to whoever asks for one, and to users about what happens to theirs.
 
 use minijinja::{context, value::Serde};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{
     NotificationError,
-    deliver::{Letter, deliver_once},
+    deliver::{Letter, Recipient, deliver_once},
     render::{Rendered, TEMPLATES},
     store,
 };
@@ -13,7 +14,7 @@ use crate::{
     context::{Context, Shop},
     identity::{
         IdentityError,
-        accounts::{self, Errand, MailToken, News},
+        accounts::{self, Enclosed, Errand, MailToken, News},
     },
     kernel::UserId,
 };
@@ -31,7 +32,6 @@ pub(super) enum Notice {
 }
 
 impl Notice {
-    #[cfg(test)]
     const ALL: [Self; 7] = [
         Self::VerifyEmail,
         Self::AccountExists,
@@ -89,7 +89,8 @@ pub(super) async fn answer_request(
         return Ok(store::withdraw_all_unsent(&cx.db, request_id).await?);
     };
     let notice = Notice::from(errand.news);
-    let letter = Letter { template: notice.name(), cause_id: request_id, recipient: &errand.email };
+    let recipient = Recipient::Address(&errand.email);
+    let letter = Letter { template: notice.name(), cause_id: request_id, recipient };
     deliver_once(cx, letter, write(cx, notice, &errand)).await
 }
 
@@ -97,9 +98,13 @@ async fn write(
     cx: &Context,
     notice: Notice,
     errand: &Errand,
-) -> Result<Rendered, NotificationError> {
-    let token = errand.token(&cx.db).await?;
-    Ok(render(notice, token.as_ref(), &cx.shop)?)
+) -> Result<Option<Rendered>, NotificationError> {
+    let token = match errand.enclose(&cx.db).await? {
+        Enclosed::Token(token) => Some(token),
+        Enclosed::Nothing => None,
+        Enclosed::Unsent => return Ok(None),
+    };
+    Ok(Some(render(notice, token.as_ref(), &cx.shop)?))
 }
 
 /// Sends the user the news, unless their account is gone.
@@ -135,8 +140,26 @@ async fn tell_address(
     let Some(email) = email else {
         return Ok(store::withdraw_unsent(&cx.db, cause_id, notice.name()).await?);
     };
-    let letter = Letter { template: notice.name(), cause_id, recipient: &email };
-    deliver_once(cx, letter, async { Ok(render(notice, None, &cx.shop)?) }).await
+    let recipient = Recipient::Address(&email);
+    let letter = Letter { template: notice.name(), cause_id, recipient };
+    deliver_once(cx, letter, async { Ok(Some(render(notice, None, &cx.shop)?)) }).await
+}
+
+/// How many deliveries one statement removes: a delete that nobody waits for.
+const PURGE_SLICE: i64 = 1_000;
+
+/// Forgets the mails about accounts that were sent 30 days ago, and with them addresses that an account no
+/// longer has; returns how many. Those about orders stay as long as the order names its shopper.
+pub async fn purge(db: &PgPool) -> Result<u64, NotificationError> {
+    let templates = Notice::ALL.map(|notice| notice.name().to_owned());
+    let mut purged = 0;
+    loop {
+        let slice = store::purge(db, &templates, PURGE_SLICE).await?;
+        purged += slice;
+        if slice < PURGE_SLICE.unsigned_abs() {
+            return Ok(purged);
+        }
+    }
 }
 
 /// Writes the mail, as text and as HTML.

@@ -41,8 +41,9 @@ pub(super) async fn deliver(cx: &Context, occasion: Occasion) -> Result<(), Noti
         store::withdraw_unsent(&cx.db, cause_id, template.name()).await?;
         return Ok(());
     }
-    let letter = Letter { template: template.name(), cause_id, recipient: &order.email };
-    let words = async { Ok(render(template, &order, sent_back.as_deref(), &cx.shop)?) };
+    let recipient = Recipient::ShopperOf(order_id);
+    let letter = Letter { template: template.name(), cause_id, recipient };
+    let words = async { Ok(Some(render(template, &order, sent_back.as_deref(), &cx.shop)?)) };
     deliver_once(cx, letter, words).await
 }
 
@@ -50,26 +51,47 @@ pub(super) async fn deliver(cx: &Context, occasion: Occasion) -> Result<(), Noti
 pub(super) struct Letter<'a> {
     pub(super) template: &'static str,
     pub(super) cause_id: Uuid,
-    pub(super) recipient: &'a str,
+    pub(super) recipient: Recipient<'a>,
 }
 
-/// Sends the letter, unless a mail server took it before; only then the `words` are found.
+/// Who gets a letter.
+#[derive(Clone, Copy)]
+pub(super) enum Recipient<'a> {
+    Address(&'a str),
+    /// Whom the order names when the delivery is opened: nobody, if the shopper was erased meanwhile.
+    ShopperOf(OrderId),
+}
+
+/// Sends the letter, unless a mail server took it before; only then the `words` are found, and without words
+/// there is no letter.
 pub(super) async fn deliver_once(
     cx: &Context,
     letter: Letter<'_>,
-    words: impl Future<Output = Result<Rendered, NotificationError>>,
+    words: impl Future<Output = Result<Option<Rendered>, NotificationError>>,
 ) -> Result<(), NotificationError> {
     let Letter { template, cause_id, recipient } = letter;
     let mailer = cx.mailer.as_ref().ok_or(NotificationError::NoMailServer)?;
     let message_id = mailer.message_id(&format!("{template}.{cause_id}"));
-    let sent_at = store::open(&cx.db, cause_id, template, &message_id, recipient).await?;
-    if sent_at.is_some() {
+    let opened = match recipient {
+        Recipient::Address(address) => {
+            Some(store::open(&cx.db, cause_id, template, &message_id, address).await?)
+        }
+        Recipient::ShopperOf(order_id) => {
+            store::open_for_order(&cx.db, cause_id, template, &message_id, order_id).await?
+        }
+    };
+    let Some(opened) = opened else {
+        return Ok(store::withdraw_unsent(&cx.db, cause_id, template).await?);
+    };
+    if opened.sent_at.is_some() {
         return Ok(());
     }
-    let words = words.await?;
+    let Some(words) = words.await? else {
+        return Ok(store::withdraw_unsent(&cx.db, cause_id, template).await?);
+    };
     let mail = Mail {
         message_id,
-        to: recipient.to_owned(),
+        to: opened.recipient,
         subject: words.subject,
         text: words.text,
         html: words.html,

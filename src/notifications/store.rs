@@ -2,7 +2,15 @@ use sqlx::PgExecutor;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Opens the one delivery of a cause and template; returns when it was sent, if it was.
+use crate::kernel::OrderId;
+
+/// A delivery that was opened now or before.
+pub(super) struct Opened {
+    pub(super) recipient: String,
+    pub(super) sent_at: Option<OffsetDateTime>,
+}
+
+/// Opens the one delivery of a cause and template.
 ///
 /// A repeat finds the first one's Message-ID and recipient as they were.
 pub(super) async fn open(
@@ -11,13 +19,14 @@ pub(super) async fn open(
     template: &str,
     message_id: &str,
     recipient: &str,
-) -> sqlx::Result<Option<OffsetDateTime>> {
-    sqlx::query_scalar!(
+) -> sqlx::Result<Opened> {
+    sqlx::query_as!(
+        Opened,
         r#"
         INSERT INTO deliveries (cause_id, template, message_id, recipient)
         VALUES ($1, $2, $3, $4)
         ON CONFLICT (cause_id, template) DO UPDATE SET template = excluded.template
-        RETURNING sent_at
+        RETURNING recipient, sent_at
         "#,
         cause_id,
         template,
@@ -25,6 +34,36 @@ pub(super) async fn open(
         recipient,
     )
     .fetch_one(db)
+    .await
+}
+
+/// The same, to whom the order names; `None` where the shopper was erased.
+///
+/// The lock makes an erasure under way come first or last: one that comes last finds the delivery.
+pub(super) async fn open_for_order(
+    db: impl PgExecutor<'_>,
+    cause_id: Uuid,
+    template: &str,
+    message_id: &str,
+    order_id: OrderId,
+) -> sqlx::Result<Option<Opened>> {
+    sqlx::query_as!(
+        Opened,
+        r#"
+        WITH named AS (
+            SELECT email FROM orders WHERE id = $4 AND erased_at IS NULL FOR SHARE
+        )
+        INSERT INTO deliveries (cause_id, template, message_id, recipient)
+        SELECT $1, $2, $3, email FROM named
+        ON CONFLICT (cause_id, template) DO UPDATE SET template = excluded.template
+        RETURNING recipient, sent_at
+        "#,
+        cause_id,
+        template,
+        message_id,
+        order_id as OrderId,
+    )
+    .fetch_optional(db)
     .await
 }
 
@@ -76,6 +115,31 @@ pub(super) async fn withdraw_all_unsent(
         .execute(db)
         .await?;
     Ok(())
+}
+
+/// Forgets up to `limit` deliveries of the templates that were opened 30 days ago.
+pub(super) async fn purge(
+    db: impl PgExecutor<'_>,
+    templates: &[String],
+    limit: i64,
+) -> sqlx::Result<u64> {
+    let purged = sqlx::query!(
+        r#"
+        DELETE FROM deliveries
+        WHERE (cause_id, template) IN (
+            SELECT cause_id, template
+            FROM deliveries
+            WHERE template = ANY($1) AND created_at < now() - interval '30 days'
+            LIMIT $2
+            FOR UPDATE SKIP LOCKED
+        )
+        "#,
+        templates,
+        limit,
+    )
+    .execute(db)
+    .await?;
+    Ok(purged.rows_affected())
 }
 
 /// A mail that was sent, or is being sent.

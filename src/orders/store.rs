@@ -531,22 +531,6 @@ pub(super) async fn list_owned(
     .await
 }
 
-/// Locks the orders that are the owner's or were taken over by them and still name their shopper.
-pub async fn lock_named(tx: impl PgExecutor<'_>, owner_id: OwnerId) -> sqlx::Result<Vec<OrderId>> {
-    sqlx::query_scalar!(
-        r#"
-        SELECT id
-        FROM orders
-        WHERE (owner_id = $1 OR adopted_by = $1) AND erased_at IS NULL
-        ORDER BY id
-        FOR NO KEY UPDATE
-        "#,
-        owner_id.uuid(),
-    )
-    .fetch_all(tx)
-    .await
-}
-
 /// Where the e-mail address of an order was that its shopper had erased: nobody gets mail there (RFC 6761).
 pub const ERASED_EMAIL: &str = "erased@erased.invalid";
 

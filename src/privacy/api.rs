@@ -7,8 +7,9 @@ use poem_openapi::{
     types::{MaybeUndefined, Password as Secret},
 };
 use time::OffsetDateTime;
+use uuid::Uuid;
 
-use super::{Export, erase_account, export, verify_email};
+use super::{Export, GuestOrder, OrderRefund, erase_account, export, verify_email};
 use crate::{
     context::Context,
     identity::{
@@ -18,10 +19,11 @@ use crate::{
             AccountBody, KeptAddressBody, LoggedIn, OpenSessionBody, SessionBody, parse_current,
             user_agent,
         },
+        sessions::Over,
     },
     notifications::store::Delivery,
     orders::api::OrderBody,
-    web::Problem,
+    web::{MoneyBody, Problem},
 };
 
 #[derive(Debug)]
@@ -96,10 +98,13 @@ impl PrivacyApi {
         Ok(MeResponse::Ok(Json(profile.into()), "no-store".to_owned()))
     }
 
-    /// Get all that is kept of me
+    /// Get what is kept of me
     ///
-    /// The account, its addresses, its sessions, its orders and the mails that were sent for it. Orders and
-    /// mails are the newest 1,000 of each; `listOrders` has every order.
+    /// The account, its addresses, its sessions and those that ended within a week, its orders with their
+    /// refunds, and the records of mails to its address or about its orders; at most the newest 1,000 of each
+    /// (`listOrders` has every order). Of orders that guests placed with the account's address since it was
+    /// opened only that they are there: whoever placed them need not be its owner. Not in it: secrets, what
+    /// the books hold of payments and stock, what providers sent about them, audits and logs.
     #[oai(path = "/me/export", method = "get", operation_id = "exportMe")]
     async fn export(&self, customer: Customer) -> Result<ExportResponse, Problem> {
         let export = export(&self.cx, customer.user_id()).await?;
@@ -110,7 +115,8 @@ impl PrivacyApi {
     /// Forget me
     ///
     /// The account, its sessions and its addresses are removed; orders, and the record of mails, no longer
-    /// name the shopper. What was bought and paid stays on the books. Refused with `open-orders` while an
+    /// name the shopper. That goes for orders that guests placed with the account's address, too, or as soon
+    /// as they are settled. What was bought and paid stays on the books. Refused with `open-orders` while an
     /// order waits for its payment or its money is on the way, and with `staff-account` for members of staff.
     #[oai(path = "/me", method = "delete", operation_id = "eraseMe")]
     async fn erase(
@@ -154,12 +160,53 @@ struct ExportBody {
     addresses: Vec<KeptAddressBody>,
     /// Those that are not over.
     sessions: Vec<OpenSessionBody>,
+    /// Those that are over, the last one first. They are forgotten a week after their end.
+    ended_sessions: Vec<EndedSessionBody>,
     /// The newest first, those that were taken over from a guest among them.
     orders: Vec<OrderBody>,
-    /// The newest first.
+    /// Orders of no account that guests placed with this address since the account was opened, the newest
+    /// first.
+    guest_orders: Vec<GuestOrderBody>,
+    /// Of `orders`, the newest first.
+    refunds: Vec<ExportedRefundBody>,
+    /// Those to the account's address and those about `orders`, the newest first.
     mails: Vec<MailBody>,
-    /// Whether nothing was left out for its number.
+    /// Whether every list above is whole: none had more than 1,000 to hold. It says nothing of what the
+    /// export does not cover.
     is_complete: bool,
+}
+
+#[derive(Object)]
+#[oai(rename = "EndedSession")]
+struct EndedSessionBody {
+    id: Uuid,
+    /// What the client last called itself.
+    user_agent: String,
+    created_at: OffsetDateTime,
+    last_used_at: OffsetDateTime,
+    ended_at: OffsetDateTime,
+    /// `logged_out`, `logged_out_everywhere`, `revoked`, `password_changed`, `token_reused` or `too_many`;
+    /// `null` if it ended by itself.
+    ended_for: Option<String>,
+}
+
+#[derive(Object)]
+#[oai(rename = "GuestOrder")]
+struct GuestOrderBody {
+    id: Uuid,
+    number: String,
+    placed_at: OffsetDateTime,
+}
+
+#[derive(Object)]
+#[oai(rename = "ExportedRefund")]
+struct ExportedRefundBody {
+    id: Uuid,
+    order_id: Uuid,
+    amount: MoneyBody,
+    /// `requested`, `pending`, `succeeded` or `failed`.
+    state: String,
+    created_at: OffsetDateTime,
 }
 
 #[derive(Object)]
@@ -190,9 +237,43 @@ impl ExportBody {
                 .map(|listed| OpenSessionBody::new(listed, current))
                 .collect(),
             orders: export.orders.into_iter().map(OrderBody::from).collect(),
+            ended_sessions: export.ended_sessions.into_iter().map(EndedSessionBody::from).collect(),
+            guest_orders: export.guest_orders.into_iter().map(GuestOrderBody::from).collect(),
+            refunds: export.refunds.into_iter().map(ExportedRefundBody::from).collect(),
             mails: export.mails.into_iter().map(MailBody::from).collect(),
             is_complete: export.is_complete,
         })
+    }
+}
+
+impl From<Over> for EndedSessionBody {
+    fn from(over: Over) -> Self {
+        Self {
+            id: over.id.uuid(),
+            user_agent: over.user_agent,
+            created_at: over.created_at,
+            last_used_at: over.last_used_at,
+            ended_at: over.ended_at,
+            ended_for: over.why,
+        }
+    }
+}
+
+impl From<GuestOrder> for GuestOrderBody {
+    fn from(order: GuestOrder) -> Self {
+        Self { id: order.id.uuid(), number: order.number, placed_at: order.placed_at }
+    }
+}
+
+impl From<OrderRefund> for ExportedRefundBody {
+    fn from(refund: OrderRefund) -> Self {
+        Self {
+            id: refund.id,
+            order_id: refund.order_id,
+            amount: MoneyBody { amount: refund.amount_minor, currency: refund.currency },
+            state: refund.state,
+            created_at: refund.created_at,
+        }
     }
 }
 
@@ -222,7 +303,7 @@ enum VerifyResponse {
 
 #[derive(ApiResponse)]
 enum ExportResponse {
-    /// All that is kept.
+    /// What is kept.
     #[oai(status = 200)]
     Ok(Json<ExportBody>, #[oai(header = "Cache-Control")] String),
 }

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use sqlx::PgConnection;
 
 use super::{PrivacyError, store};
@@ -16,8 +18,8 @@ use crate::{
 /// and no mail on record names them any more.
 ///
 /// What was bought, paid and sent back stays, without the person. Refused while an order of theirs waits for
-/// its payment or money of one is on its way. The digest of the e-mail address is kept, so that coming back
-/// does not renew what an address may buy once.
+/// its payment or money of one is on its way. Orders that guests placed with the user's address are erased,
+/// too; one that is not settled keeps nobody from leaving, and is erased once it is.
 pub async fn erase_account(
     cx: &Context,
     hasher: &Hasher,
@@ -40,12 +42,16 @@ async fn erase(cx: &Context, leaving: &Leaving) -> Result<(), PrivacyError> {
 }
 
 async fn forget(tx: &mut PgConnection, leaving: &Leaving) -> Result<(), PrivacyError> {
-    accounts::lock(&mut *tx, leaving).await?;
-    let orders = orders::store::lock_named(&mut *tx, leaving.user_id().into()).await?;
-    if !store::unsettled(&mut *tx, &orders).await?.is_empty() {
+    let (user_id, email) = (leaving.user_id(), accounts::lock(&mut *tx, leaving).await?);
+    let named = store::lock_named(&mut *tx, user_id, &email).await?;
+    let ids: Vec<_> = named.iter().map(|order| order.id).collect();
+    let unsettled: HashSet<_> = store::unsettled(&mut *tx, &ids).await?.into_iter().collect();
+    if named.iter().any(|order| order.is_own && unsettled.contains(&order.id)) {
         return Err(PrivacyError::OpenOrders);
     }
-    erase_orders(&mut *tx, &orders, Some(leaving.email())).await?;
+    let (later, now): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| unsettled.contains(id));
+    store::leave_over(&mut *tx, user_id, &later).await?;
+    erase_orders(&mut *tx, &now, Some(&email)).await?;
     accounts::erase(tx, leaving).await?;
     Ok(())
 }
@@ -64,13 +70,20 @@ async fn erase_orders(
 /// How many orders one transaction takes: few, as there are hardly ever any.
 const LEFT_OVER_SLICE: i64 = 100;
 
-/// Takes the shopper out of orders that were being placed while their account was erased, once these are
-/// settled; returns how many. A checkout that was let in before the end may commit after it.
+/// How many erased accounts one statement forgets.
+const PURGE_SLICE: i64 = 1_000;
+
+/// Takes the shopper out of orders that an erasure has left over, once these are settled; returns how many.
+/// A checkout that was let in before the erasure may commit after it, and what a guest ordered with the
+/// user's address does not hold it up. When none is left, forgets the erased accounts without any.
 pub async fn erase_left_over(cx: &Context) -> Result<usize, PrivacyError> {
     let mut tx = cx.db.begin().await?;
     match erase_slice(&mut tx).await {
         Ok(erased) => {
             tx.commit().await?;
+            if erased == 0 {
+                store::purge_erased(&cx.db, PURGE_SLICE).await?;
+            }
             Ok(erased)
         }
         Err(error) => {

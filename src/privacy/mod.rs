@@ -13,4 +13,5 @@ mod verify;
 pub use erase::{erase_account, erase_left_over};
 pub use error::PrivacyError;
 pub use export::{Export, export};
+pub use store::{GuestOrder, OrderRefund};
 pub use verify::verify_email;

@@ -37,6 +37,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 enum Rank {
     /// Somebody has decided to buy, or has paid.
     Buying,
+    /// Somebody pays, for which a provider is waited for.
+    Paying,
     /// Somebody is about to.
     Preparing,
     Browsing,
@@ -45,11 +47,13 @@ enum Rank {
 }
 
 impl Rank {
-    const ALL: [Self; 4] = [Self::Buying, Self::Preparing, Self::Browsing, Self::Operating];
+    const ALL: [Self; 5] =
+        [Self::Buying, Self::Paying, Self::Preparing, Self::Browsing, Self::Operating];
 
     const fn of(class: Class) -> Self {
         match class {
-            Class::Checkout | Class::Payment | Class::Webhook => Self::Buying,
+            Class::Checkout | Class::Webhook => Self::Buying,
+            Class::Payment => Self::Paying,
             Class::Auth | Class::Cart => Self::Preparing,
             Class::Browse => Self::Browsing,
             Class::Admin => Self::Operating,
@@ -59,6 +63,7 @@ impl Rank {
     const fn name(self) -> &'static str {
         match self {
             Self::Buying => "buying",
+            Self::Paying => "paying",
             Self::Preparing => "preparing",
             Self::Browsing => "browsing",
             Self::Operating => "operating",
@@ -68,10 +73,19 @@ impl Rank {
     /// How much of all places may be taken when one of this rank begins.
     const fn share(self, places: usize) -> usize {
         match self {
-            Self::Buying => places,
+            Self::Buying | Self::Paying => places,
             Self::Preparing => places * 3 / 4,
             Self::Browsing => places / 2,
             Self::Operating => places / 4,
+        }
+    }
+
+    /// How many of this rank are worked on at most: a provider that does not answer must not keep others
+    /// from buying.
+    const fn most(self, places: usize) -> usize {
+        match self {
+            Self::Paying => places / 2,
+            Self::Buying | Self::Preparing | Self::Browsing | Self::Operating => places,
         }
     }
 
@@ -79,7 +93,7 @@ impl Rank {
     const fn reserved(self) -> usize {
         match self {
             Self::Buying => 0,
-            Self::Preparing | Self::Browsing => 2,
+            Self::Paying | Self::Preparing | Self::Browsing => 2,
             Self::Operating => 1,
         }
     }
@@ -103,8 +117,8 @@ struct State {
     /// How many were quick since there were more places.
     quick: usize,
     /// Both by rank.
-    busy: [usize; 4],
-    waiting: [VecDeque<oneshot::Sender<Place>>; 4],
+    busy: [usize; 5],
+    waiting: [VecDeque<oneshot::Sender<Place>>; 5],
 }
 
 /// A place, until it is dropped.
@@ -124,8 +138,8 @@ impl Admission {
             places,
             shrunk_at: None,
             quick: 0,
-            busy: [0; 4],
-            waiting: [const { VecDeque::new() }; 4],
+            busy: [0; 5],
+            waiting: [const { VecDeque::new() }; 5],
         };
         Self(Arc::new(Gate { places_max: places, state: Mutex::new(state) }))
     }
@@ -202,8 +216,10 @@ impl Gate {
 
 impl State {
     fn is_open(&self, rank: Rank) -> bool {
-        self.busy[rank as usize] < rank.reserved()
-            || self.busy.iter().sum::<usize>() < rank.share(self.places)
+        let busy = self.busy[rank as usize];
+        busy < rank.reserved()
+            || (busy < rank.most(self.places)
+                && self.busy.iter().sum::<usize>() < rank.share(self.places))
     }
 
     /// Whether as many wait as there are places, not counting those at the head who have given up.
@@ -289,8 +305,10 @@ mod tests {
         let preparing = fill(&admission, Class::Auth);
         let buying = fill(&admission, Class::Checkout);
 
-        let taken = [&operating, &browsing, &preparing, &buying].map(Vec::len);
-        assert_eq!(taken, [25, 25, 25, 25]);
+        let paying = fill(&admission, Class::Payment);
+
+        let taken = [&operating, &browsing, &preparing, &buying, &paying].map(Vec::len);
+        assert_eq!(taken, [25, 25, 25, 25, 2]);
         for class in Class::ALL {
             let refusal = admission.enter(class).await.unwrap_err();
             assert_eq!(refusal.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -298,9 +316,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_provider_that_does_not_answer_keeps_nobody_from_buying() {
+        let admission = Admission::new(100);
+
+        let paying = fill(&admission, Class::Payment);
+        let buying = fill(&admission, Class::Checkout);
+
+        assert_eq!([paying.len(), buying.len()], [50, 50]);
+    }
+
+    #[tokio::test]
     async fn a_shop_full_of_buyers_serves_everybody_something() {
         let admission = Admission::new(100);
-        let _buying = fill(&admission, Class::Payment);
+        let _buying = fill(&admission, Class::Checkout);
 
         let served = [Class::Cart, Class::Browse, Class::Admin]
             .map(|class| fill(&admission, class))

@@ -287,6 +287,9 @@ impl Inspection<'_> {
         }
         let Some(properties) = schema["properties"].as_object() else { return };
         for (name, value) in fields {
+            if self.found.len() >= DETAILS_MAX {
+                return;
+            }
             match properties.get(name) {
                 // The framework takes null for "not given".
                 Some(_) if value.is_null() && !required.contains(&name.as_str()) => {}
@@ -499,6 +502,15 @@ mod tests {
         let reference =
             json!({ "allOf": [{ "$ref": "#/components/schemas/Sent" }], "nullable": true });
         assert_eq!(schemas["Inner"]["properties"]["b"], reference);
+    }
+
+    #[test]
+    fn nobody_gets_a_longer_answer_than_helps() {
+        let mut body: Map<String, Value> =
+            (0..10_000).map(|n| (format!("z{n}"), json!(0))).collect();
+        body.insert("lines".to_owned(), json!(7));
+
+        assert_eq!(found(&Value::Object(body)).len(), DETAILS_MAX);
     }
 
     #[test]

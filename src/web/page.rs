@@ -108,6 +108,7 @@ pub fn next_link(uri: &Uri, cursor: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use uuid::Uuid;
 
     use super::*;
@@ -147,5 +148,32 @@ mod tests {
             next_link(&uri, "new"),
             "</v1/products?category=mugs&limit=5&cursor=new>; rel=\"next\""
         );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_client_makes_of_a_cursor_is_a_position_of_this_list_or_refused(
+            id: u128,
+            from in 0_usize..80,
+            text in "[A-Za-z0-9_-]{0,8}",
+        ) {
+            let id = Uuid::from_u128(id);
+            let good = cursor("orders.1", &id);
+            let mut forged = good.clone();
+            let from = from.min(forged.len());
+            let to = (from + text.len()).min(forged.len());
+            forged.replace_range(from..to, &text);
+
+            match position::<Uuid>("orders.1", &forged) {
+                Ok(read) => prop_assert_eq!(position("orders.1", &cursor("orders.1", &read)), Ok(read)),
+                Err(error) => prop_assert_eq!(error, PageError::Cursor),
+            }
+            prop_assert_eq!(position("orders.1", &good), Ok(id));
+        }
+
+        #[test]
+        fn any_text_is_no_cursor_of_this_list(text in "\\PC{0,600}") {
+            prop_assert_eq!(position::<Uuid>("orders.1", &text), Err(PageError::Cursor));
+        }
     }
 }

@@ -105,6 +105,8 @@ pub enum Care {
     Mails,
     /// Makes a caller of somebody who proves nothing.
     Newcomers,
+    /// Reads all that is kept of the caller.
+    Exports,
 }
 
 /// What is declared of one operation.

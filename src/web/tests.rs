@@ -88,7 +88,7 @@ impl TestApi {
 fn app(patience: Patience) -> impl Endpoint<Output = Response> {
     let service = OpenApiService::new(TestApi, "test", "1");
     let policies = [
-        Policy::new("echo", Who::Anyone, Class::Browse),
+        Policy::new("echo", Who::Anyone, Class::Admin),
         Policy::new("thing", Who::Anyone, Class::Browse),
         Policy::new("panic", Who::Anyone, Class::Auth),
         Policy::new("broken", Who::Anyone, Class::Browse),

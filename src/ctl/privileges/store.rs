@@ -34,7 +34,7 @@ pub(super) struct Table {
     pub(super) insert: bool,
     pub(super) update: bool,
     /// At least one column.
-    pub(super) update_some: bool,
+    pub(super) update_columns: Vec<String>,
     pub(super) delete: bool,
     pub(super) truncate: bool,
     pub(super) add_trigger: bool,
@@ -128,7 +128,13 @@ pub(super) async fn abilities(db: &mut PgConnection, name: &str) -> sqlx::Result
             relname::text AS "name!",
             has_table_privilege($1::text::name, oid, 'INSERT') AS "insert!",
             has_table_privilege($1::text::name, oid, 'UPDATE') AS "update!",
-            has_any_column_privilege($1::text::name, oid, 'UPDATE') AS "update_some!",
+            ARRAY(
+                SELECT attname::text
+                FROM pg_attribute
+                WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
+                    AND has_column_privilege($1::text::name, attrelid, attnum, 'UPDATE')
+                ORDER BY attnum
+            ) AS "update_columns!",
             has_table_privilege($1::text::name, oid, 'DELETE') AS "delete!",
             has_table_privilege($1::text::name, oid, 'TRUNCATE') AS "truncate!",
             has_table_privilege($1::text::name, oid, 'TRIGGER') AS "add_trigger!"

@@ -15,7 +15,7 @@ use crate::{
         sessions::{self, Ended},
         store as users,
     },
-    kernel::{Detail, SessionId, UserId, database},
+    kernel::{Detail, SessionId, UserId, database, rerun},
 };
 
 /// What a user sees of their own account.
@@ -90,12 +90,23 @@ pub async fn change_password(
 ) -> Result<(), IdentityError> {
     let known = check(cx, hasher, user_id, passwords.current).await?;
     let password_hash = hasher.hash(passwords.new).await?;
+    let replace =
+        || in_transaction(cx, async |tx| replace_password(tx, &known, kept, &password_hash).await);
+    let staged = rerun(replace, IdentityError::database).await?;
+    cx.relay.wake(staged);
+    Ok(())
+}
+
+/// Commits the work, or undoes it.
+async fn in_transaction(
+    cx: &Context,
+    work: impl AsyncFnOnce(&mut PgConnection) -> Result<jobs::Staged, IdentityError>,
+) -> Result<jobs::Staged, IdentityError> {
     let mut tx = cx.db.begin().await?;
-    match replace_password(&mut tx, &known, kept, &password_hash).await {
+    match work(&mut tx).await {
         Ok(staged) => {
             tx.commit().await?;
-            cx.relay.wake(staged);
-            Ok(())
+            Ok(staged)
         }
         Err(error) => {
             let _ = tx.rollback().await;
@@ -168,18 +179,10 @@ pub async fn confirm_email(
     user_id: UserId,
     token: &MailToken,
 ) -> Result<(), IdentityError> {
-    let mut tx = cx.db.begin().await?;
-    match replace_email(&mut tx, user_id, token).await {
-        Ok(staged) => {
-            tx.commit().await?;
-            cx.relay.wake(staged);
-            Ok(())
-        }
-        Err(error) => {
-            let _ = tx.rollback().await;
-            Err(error)
-        }
-    }
+    let replace = || in_transaction(cx, async |tx| replace_email(tx, user_id, token).await);
+    let staged = rerun(replace, IdentityError::database).await?;
+    cx.relay.wake(staged);
+    Ok(())
 }
 
 async fn replace_email(
@@ -187,6 +190,9 @@ async fn replace_email(
     user_id: UserId,
     token: &MailToken,
 ) -> Result<jobs::Staged, IdentityError> {
+    if !store::lock_user(&mut *tx, user_id).await? {
+        return Err(IdentityError::Unauthenticated);
+    }
     let asked = request::take(&mut *tx, Kind::EmailChange, token).await?;
     if asked.user_id != Some(user_id) {
         return Err(IdentityError::InvalidMailToken);

@@ -1,4 +1,3 @@
-use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
 use super::{change, store};
@@ -14,10 +13,6 @@ pub struct Leaving(UserRow);
 impl Leaving {
     pub fn user_id(&self) -> UserId {
         self.0.id
-    }
-
-    pub fn email(&self) -> &str {
-        &self.0.email
     }
 }
 
@@ -36,25 +31,24 @@ pub async fn leave(
     Ok(Leaving(user))
 }
 
-/// Keeps everybody else from changing the user, who must still be who was checked.
-pub async fn lock(tx: &mut PgConnection, leaving: &Leaving) -> Result<(), IdentityError> {
+/// Keeps everybody else from changing the user, who must still be who was checked, and forgets what was
+/// asked for with their address; returns the address, which may have changed since the check.
+pub async fn lock(tx: &mut PgConnection, leaving: &Leaving) -> Result<String, IdentityError> {
     let Leaving(user) = leaving;
-    let current = store::lock_for_erasure(tx, user.id).await?;
-    match current {
-        Some((password_hash, role)) if password_hash == user.password_hash && role == user.role => {
-            Ok(())
-        }
-        Some(_) => Err(IdentityError::WrongPassword),
-        None => Err(IdentityError::Unauthenticated),
+    let current =
+        store::lock_for_erasure(&mut *tx, user.id).await?.ok_or(IdentityError::Unauthenticated)?;
+    if current.password_hash != user.password_hash || current.role != user.role {
+        return Err(IdentityError::WrongPassword);
     }
+    store::delete_requests(tx, user.id, &current.email).await?;
+    Ok(current.email)
 }
 
-/// Removes the locked user with their sessions, addresses and requests; the digest of the address stays.
+/// Removes the locked user with their sessions and addresses; that the id was somebody's stays on record
+/// for as long as an order is left to erase.
 pub async fn erase(tx: &mut PgConnection, leaving: &Leaving) -> Result<(), IdentityError> {
     let Leaving(user) = leaving;
-    let digest: [u8; 32] = Sha256::digest(user.email.as_bytes()).into();
-    store::note_erased(&mut *tx, user.id, &digest).await?;
-    store::delete_requests(&mut *tx, &user.email).await?;
+    store::note_erased(&mut *tx, user.id).await?;
     store::delete_user(tx, user.id).await?;
     Ok(())
 }

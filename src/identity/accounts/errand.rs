@@ -1,12 +1,20 @@
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{MailToken, request::Kind, store};
+use super::{
+    MailToken,
+    request::Kind,
+    store::{self, Living},
+};
 use crate::identity::IdentityError;
 
-/// How many requests for one address are answered by mail within an hour. Whoever asks more often is not
-/// told, and floods nobody: every mail before still works.
-const MAILS_PER_HOUR_MAX: i64 = 10;
+/// While so many mails of one kind from the last hour prove something yet, and will for five minutes, another
+/// would only flood the inbox. Counting what was asked instead would let a stranger who never stops asking
+/// keep every mail from the owner.
+const ENOUGH: Living = Living { respite_s: 5 * 60, others_max: 5 };
+
+/// A mail that proves nothing counts for so long: an hour beyond the respite.
+const NOTICE_LIFETIME_S: i64 = 65 * 60;
 
 /// The mail that a request asks for.
 #[derive(Clone)]
@@ -31,14 +39,11 @@ pub enum News {
     ConfirmEmail,
 }
 
-/// What mail the request asks for now: none where it was used, is older than a day or comes from somebody
-/// who asks too often, nor for a reset where the address has no account.
+/// What mail the request asks for now: none where it was used or is older than a day, nor for a reset where
+/// the address has no account.
 pub async fn find_errand(db: &PgPool, request_id: Uuid) -> Result<Option<Errand>, IdentityError> {
     let Some(open) = store::open_request(db, request_id).await? else { return Ok(None) };
     let kind = Kind::from_name(&open.kind).ok_or(IdentityError::Unreadable("request"))?;
-    if open.asked_before >= MAILS_PER_HOUR_MAX {
-        return Ok(None);
-    }
     let news = match (kind, open.has_account) {
         (Kind::Registration | Kind::EmailChange, true) => News::HasAccount,
         (Kind::Registration, false) => News::Verify,
@@ -49,16 +54,47 @@ pub async fn find_errand(db: &PgPool, request_id: Uuid) -> Result<Option<Errand>
     Ok(Some(Errand { request_id, kind, email: open.email, news }))
 }
 
+/// What the mail brings.
+pub enum Enclosed {
+    Token(MailToken),
+    /// There is nothing to prove.
+    Nothing,
+    /// No mail is sent: enough of the kind lie in the inbox, and each of them still works.
+    Unsent,
+}
+
 impl Errand {
     /// Makes a token for the mail, where it brings one. Each sending has its own.
-    pub async fn token(&self, db: &PgPool) -> Result<Option<MailToken>, IdentityError> {
-        if self.news == News::HasAccount {
-            return Ok(None);
-        }
+    pub async fn enclose(&self, db: &PgPool) -> Result<Enclosed, IdentityError> {
         let token = MailToken::generate();
-        let lifetime_s = self.kind.token_lifetime_s();
-        store::insert_token(db, self.request_id, &token.digest(), lifetime_s).await?;
-        Ok(Some(token))
+        let mut tx = db.begin().await?;
+        let is_due = match self.count(&mut tx, &token).await {
+            Ok(is_due) => {
+                tx.commit().await?;
+                is_due
+            }
+            Err(error) => {
+                let _ = tx.rollback().await;
+                return Err(error.into());
+            }
+        };
+        Ok(match self.news {
+            _ if !is_due => Enclosed::Unsent,
+            // The row counts the mail; nobody ever learns its token.
+            News::HasAccount => Enclosed::Nothing,
+            News::Verify | News::Reset | News::ConfirmEmail => Enclosed::Token(token),
+        })
+    }
+
+    /// Writes the token down, unless there are enough that work.
+    async fn count(&self, tx: &mut PgConnection, token: &MailToken) -> sqlx::Result<bool> {
+        let lifetime_s = match self.news {
+            News::HasAccount => NOTICE_LIFETIME_S,
+            News::Verify | News::Reset | News::ConfirmEmail => self.kind.token_lifetime_s(),
+        };
+        // Else mails that are written at the same time would not see each other.
+        store::lock_kind(&mut *tx, self.request_id).await?;
+        store::insert_token(tx, self.request_id, &token.digest(), lifetime_s, ENOUGH).await
     }
 }
 

@@ -24,7 +24,7 @@ pub use change::{
     find_profile, rename,
 };
 pub use erase::{Leaving, erase, leave, lock};
-pub use errand::{Errand, News, email_before, find_errand};
+pub use errand::{Enclosed, Errand, News, email_before, find_errand};
 pub use register::{Proven, open_account, prove, register};
 pub use request::purge;
 pub use reset::{ask_reset, reset_password};

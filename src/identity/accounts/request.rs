@@ -6,7 +6,7 @@ use super::{MailToken, store};
 use crate::{
     context::Context,
     identity::{EmailAddress, IdentityError},
-    kernel::UserId,
+    kernel::{UserId, rerun},
 };
 
 /// What can be asked for and needs the proof of a mail.
@@ -54,12 +54,17 @@ pub(super) struct NewRequest<'a> {
 
 /// Writes the request and promises its mail. The same work, whatever is known of the address.
 pub(super) async fn ask(cx: &Context, new: NewRequest<'_>) -> Result<(), IdentityError> {
+    let staged = rerun(|| ask_once(cx, &new), IdentityError::database).await?;
+    cx.relay.wake(staged);
+    Ok(())
+}
+
+async fn ask_once(cx: &Context, new: &NewRequest<'_>) -> Result<jobs::Staged, IdentityError> {
     let mut tx = cx.db.begin().await?;
-    match write(&mut tx, &new).await {
+    match write(&mut tx, new).await {
         Ok(staged) => {
             tx.commit().await?;
-            cx.relay.wake(staged);
-            Ok(())
+            Ok(staged)
         }
         Err(error) => {
             let _ = tx.rollback().await;
@@ -101,6 +106,7 @@ pub(super) async fn take(
     kind: Kind,
     token: &MailToken,
 ) -> Result<Asked, IdentityError> {
+    store::lock_asked(&mut *tx, kind, &token.digest()).await?;
     let asked = store::take_asked(&mut *tx, kind, &token.digest()).await?;
     let asked = asked.ok_or(IdentityError::InvalidMailToken)?;
     store::end_requests(tx, kind, &asked.email).await?;

@@ -13,7 +13,7 @@ use crate::{
         EmailAddress, Hasher, IdentityError, Password,
         sessions::{self, Ended},
     },
-    kernel::UserId,
+    kernel::{UserId, rerun},
 };
 
 /// Asks for a way back in: if the address has an account, a mail with a link goes there.
@@ -35,14 +35,25 @@ pub async fn reset_password(
     new_password: Password,
 ) -> Result<(), IdentityError> {
     // Nobody makes us hash with a token that is worth nothing.
-    request::find(&cx.db, Kind::PasswordReset, token).await?;
+    let asked = request::find(&cx.db, Kind::PasswordReset, token).await?;
     let password_hash = hasher.hash(new_password).await?;
+    let staged =
+        rerun(|| reset(cx, &asked.email, token, &password_hash), IdentityError::database).await?;
+    cx.relay.wake(staged);
+    Ok(())
+}
+
+async fn reset(
+    cx: &Context,
+    email: &str,
+    token: &MailToken,
+    password_hash: &str,
+) -> Result<jobs::Staged, IdentityError> {
     let mut tx = cx.db.begin().await?;
-    match reset(&mut tx, token, &password_hash).await {
+    match set_password(&mut tx, email, token, password_hash).await {
         Ok(staged) => {
             tx.commit().await?;
-            cx.relay.wake(staged);
-            Ok(())
+            Ok(staged)
         }
         Err(error) => {
             let _ = tx.rollback().await;
@@ -51,15 +62,17 @@ pub async fn reset_password(
     }
 }
 
-async fn reset(
+async fn set_password(
     tx: &mut PgConnection,
+    email: &str,
     token: &MailToken,
     password_hash: &str,
 ) -> Result<jobs::Staged, IdentityError> {
-    let asked = request::take(&mut *tx, Kind::PasswordReset, token).await?;
-    let user_id = store::set_password(&mut *tx, &asked.email, password_hash)
+    // The user's row is locked before the requests, here as everywhere; a token used up undoes it.
+    let user_id = store::set_password(&mut *tx, email, password_hash)
         .await?
         .ok_or(IdentityError::InvalidMailToken)?;
+    request::take(&mut *tx, Kind::PasswordReset, token).await?;
     store::end_email_changes(&mut *tx, user_id).await?;
     sessions::revoke_all(&mut *tx, user_id, None, Ended::PasswordChanged).await?;
     Ok(tell_password_changed(tx, user_id).await?)

@@ -37,8 +37,6 @@ pub(super) struct OpenRequest {
     pub(super) kind: String,
     pub(super) email: String,
     pub(super) has_account: bool,
-    /// How many requests there were for the address in the hour before.
-    pub(super) asked_before: i64,
 }
 
 /// The request, unless it was used or is older than a day.
@@ -52,14 +50,7 @@ pub(super) async fn open_request(
         SELECT
             kind,
             email,
-            EXISTS (SELECT FROM users WHERE users.email = asked.email) AS "has_account!",
-            (
-                SELECT count(*)
-                FROM account_requests AS earlier
-                WHERE earlier.email = asked.email
-                    AND earlier.requested_at > asked.requested_at - interval '1 hour'
-                    AND (earlier.requested_at, earlier.id) < (asked.requested_at, asked.id)
-            ) AS "asked_before!"
+            EXISTS (SELECT FROM users WHERE users.email = asked.email) AS "has_account!"
         FROM account_requests AS asked
         WHERE id = $1 AND used_at IS NULL AND requested_at > now() - interval '24 hours'
         "#,
@@ -69,25 +60,64 @@ pub(super) async fn open_request(
     .await
 }
 
-/// Lets the token prove the request, for so many seconds.
+/// Lets nobody else make a token of the request's kind for its address until the transaction ends.
+pub(super) async fn lock_kind(tx: impl PgExecutor<'_>, request_id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        SELECT pg_advisory_xact_lock(hashtextextended(kind || ' ' || email, 0))
+        FROM account_requests
+        WHERE id = $1
+        "#,
+        request_id,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Lets the token prove the request, for so many seconds; `false` if there are `others_max` other requests
+/// of the kind for the address, from the last hour, that each have a token which is good for another
+/// `respite_s` seconds.
 pub(super) async fn insert_token(
-    db: impl PgExecutor<'_>,
+    tx: impl PgExecutor<'_>,
     request_id: Uuid,
     digest: &[u8; 32],
     lifetime_s: i64,
-) -> sqlx::Result<()> {
-    sqlx::query!(
+    Living { respite_s, others_max }: Living,
+) -> sqlx::Result<bool> {
+    let inserted = sqlx::query!(
         r#"
         INSERT INTO account_tokens (token_sha256, request_id, expires_at)
-        VALUES ($1, $2, now() + $3::bigint * interval '1 second')
+        SELECT $1, asked.id, now() + $3::bigint * interval '1 second'
+        FROM account_requests AS asked
+        WHERE asked.id = $2
+            AND (
+                SELECT count(DISTINCT other.id)
+                FROM account_requests AS other
+                JOIN account_tokens AS living ON living.request_id = other.id
+                WHERE other.email = asked.email
+                    AND other.kind = asked.kind
+                    AND other.id <> asked.id
+                    AND other.used_at IS NULL
+                    AND other.requested_at > now() - interval '1 hour'
+                    AND living.expires_at > now() + $4::bigint * interval '1 second'
+            ) < $5
         "#,
         &digest[..],
         request_id,
         lifetime_s,
+        respite_s,
+        others_max,
     )
-    .execute(db)
+    .execute(tx)
     .await?;
-    Ok(())
+    Ok(inserted.rows_affected() == 1)
+}
+
+/// How many other requests keep one from getting a mail, and how long their tokens must be good yet.
+pub(super) struct Living {
+    pub(super) respite_s: i64,
+    pub(super) others_max: i64,
 }
 
 /// What the token proves, while it is good and was not used.
@@ -112,6 +142,36 @@ pub(super) async fn find_asked(
     )
     .fetch_optional(db)
     .await
+}
+
+/// Locks every open request of the kind for the address whose request the token proves, the oldest first:
+/// two tokens of one address cannot wait for each other.
+pub(super) async fn lock_asked(
+    tx: impl PgExecutor<'_>,
+    kind: Kind,
+    digest: &[u8; 32],
+) -> sqlx::Result<()> {
+    sqlx::query_scalar!(
+        r#"
+        SELECT id
+        FROM account_requests
+        WHERE kind = $2
+            AND used_at IS NULL
+            AND email = (
+                SELECT proven.email
+                FROM account_tokens
+                JOIN account_requests AS proven ON proven.id = account_tokens.request_id
+                WHERE token_sha256 = $1
+            )
+        ORDER BY id
+        FOR NO KEY UPDATE
+        "#,
+        &digest[..],
+        kind.name(),
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(())
 }
 
 /// Uses up the request that the token proves; `None` where it proves nothing, or was used up before.
@@ -452,43 +512,52 @@ pub(super) async fn delete_address(
     Ok(deleted.rows_affected() == 1)
 }
 
-/// Locks the user against everybody; returns the password's hash and the role.
+/// A user whom nobody else reads for a change before the transaction ends.
+pub(super) struct LockedUser {
+    pub(super) email: String,
+    pub(super) password_hash: String,
+    pub(super) role: Role,
+}
+
+/// Locks the user against everybody, and says who they are now.
 pub(super) async fn lock_for_erasure(
     tx: impl PgExecutor<'_>,
     user_id: UserId,
-) -> sqlx::Result<Option<(String, Role)>> {
-    let row = sqlx::query!(
-        "SELECT password_hash, role FROM users WHERE id = $1 FOR UPDATE",
+) -> sqlx::Result<Option<LockedUser>> {
+    sqlx::query_as!(
+        LockedUser,
+        "SELECT email, password_hash, role FROM users WHERE id = $1 FOR UPDATE",
         user_id as UserId,
     )
     .fetch_optional(tx)
-    .await?;
-    Ok(row.map(|row| (row.password_hash, row.role)))
+    .await
 }
 
-/// Notes that the account of the address with that digest was erased.
-pub(super) async fn note_erased(
+/// Notes that the user's account was erased.
+pub(super) async fn note_erased(tx: impl PgExecutor<'_>, user_id: UserId) -> sqlx::Result<()> {
+    sqlx::query!("INSERT INTO erased_accounts (user_id) VALUES ($1)", user_id as UserId)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// Forgets whatever the user or anybody asked for with the address, and the tokens that were sent for it.
+pub(super) async fn delete_requests(
     tx: impl PgExecutor<'_>,
     user_id: UserId,
-    email_sha256: &[u8; 32],
+    email: &str,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "INSERT INTO erased_accounts (user_id, email_sha256) VALUES ($1, $2)",
+        "DELETE FROM account_requests WHERE email = $1 OR user_id = $2",
+        email,
         user_id.uuid(),
-        &email_sha256[..],
     )
     .execute(tx)
     .await?;
     Ok(())
 }
 
-/// Forgets whatever was asked for with the address, and the tokens that were sent for it.
-pub(super) async fn delete_requests(tx: impl PgExecutor<'_>, email: &str) -> sqlx::Result<()> {
-    sqlx::query!("DELETE FROM account_requests WHERE email = $1", email).execute(tx).await?;
-    Ok(())
-}
-
-/// Removes the user, and with them their sessions, addresses and open changes of address.
+/// Removes the user, and with them their sessions and addresses.
 pub(super) async fn delete_user(tx: impl PgExecutor<'_>, user_id: UserId) -> sqlx::Result<()> {
     sqlx::query!("DELETE FROM users WHERE id = $1", user_id as UserId).execute(tx).await?;
     Ok(())

@@ -30,10 +30,10 @@ pub async fn lock(
         )
         SELECT
             locked.owner_id AS "owner_id!",
-            sha256(convert_to(account.email, 'UTF8')) AS "customer_key!"
+            account.customer_key AS "customer_key!"
         FROM locked
         CROSS JOIN LATERAL (
-            SELECT users.email
+            SELECT users.customer_key
             FROM users
             WHERE users.id = locked.owner_id
             LIMIT 1

@@ -20,7 +20,7 @@ use sqlx::{PgConnection, PgPool};
 
 pub use refresh::{Refreshed, refresh};
 pub use standing::Standings;
-pub use store::{Ended, Listed};
+pub use store::{Ended, Listed, Over};
 pub use token::RefreshToken;
 pub(super) use token::renewal;
 pub use user_agent::UserAgent;
@@ -99,6 +99,11 @@ pub async fn revoke_by_token(db: &PgPool, token: &RefreshToken) -> sqlx::Result<
 /// [`SESSIONS_MAX`].
 pub async fn list(db: &PgPool, user_id: UserId) -> sqlx::Result<Vec<Listed>> {
     store::list(db, user_id, SESSIONS_MAX).await
+}
+
+/// The user's sessions that are over, up to `limit`, those that ended last first: they are kept a week.
+pub async fn list_over(db: &PgPool, user_id: UserId, limit: i64) -> sqlx::Result<Vec<Over>> {
+    store::list_over(db, user_id, limit).await
 }
 
 /// How many rows one statement removes: a delete that nobody waits for.

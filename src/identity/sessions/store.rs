@@ -47,6 +47,18 @@ pub struct Listed {
     pub expires_at: OffsetDateTime,
 }
 
+/// A session that is over, as its user may see it.
+#[derive(Debug, Clone)]
+pub struct Over {
+    pub id: SessionId,
+    pub user_agent: String,
+    pub created_at: OffsetDateTime,
+    pub last_used_at: OffsetDateTime,
+    pub ended_at: OffsetDateTime,
+    /// None if nobody ended it: it was not used for too long, or had lasted long enough.
+    pub why: Option<String>,
+}
+
 /// A token that was used before, of a session that is not over.
 pub(super) struct UsedToken {
     pub(super) session_id: SessionId,
@@ -251,6 +263,28 @@ pub(super) async fn list(
         FROM sessions
         WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > now()
         ORDER BY last_used_at DESC, id DESC
+        LIMIT $2
+        "#,
+        user_id as UserId,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// The user's sessions that are over, those that ended last first.
+pub(super) async fn list_over(
+    db: impl PgExecutor<'_>,
+    user_id: UserId,
+    limit: i64,
+) -> sqlx::Result<Vec<Over>> {
+    sqlx::query_as!(
+        Over,
+        r#"
+        SELECT id, user_agent, created_at, last_used_at, expires_at AS ended_at, revoked_for AS why
+        FROM sessions
+        WHERE user_id = $1 AND expires_at <= now()
+        ORDER BY expires_at DESC, id DESC
         LIMIT $2
         "#,
         user_id as UserId,

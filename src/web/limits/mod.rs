@@ -97,7 +97,7 @@ impl Limits {
         if let Some(answer) = answer.filter(|answer| answer.is_refused) {
             return Err(too_often(&answer));
         }
-        let guess = (policy.care == Some(Care::Guesses)).then_some(question);
+        let guess = (policy.care == Some(Care::Guesses)).then(|| rules::guess_of(question));
         Ok(Admitted { class: policy.class, caller, guess, answer })
     }
 

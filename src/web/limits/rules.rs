@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::Caller;
 use crate::{
@@ -47,11 +47,21 @@ pub(super) fn question(rates: &Rates, policy: &Policy, caller: &Caller, body: &[
             if let Some(account) = &account {
                 let here = [account.name(), &at(caller.network)].concat();
                 limits.push(even(rates.mail_here, &here));
-                limits.push(even(rates.mail_account, account.name()));
+            }
+        }
+        Some(Care::Exports) => {
+            if let Some(account) = &account {
+                limits.push(even(rates.export, account.name()));
             }
         }
     }
     Question { limits, known, patience: Duration::ZERO }
+}
+
+/// The part of a question that a right proof takes back: not the request itself.
+pub(super) fn guess_of(mut question: Question) -> Question {
+    question.limits.retain(|limit| limit.name.starts_with("guess-"));
+    question
 }
 
 /// The limits of a webhook that nobody we know has signed.
@@ -93,8 +103,11 @@ fn by_class(rates: &Rates, class: Class, caller: &Caller) -> Vec<Limit> {
 fn guesses(rates: &Rates, caller: &Caller, account: Option<&Account>, limits: &mut Vec<Limit>) {
     let network = at(caller.network);
     limits.push(slowing(rates.guess_address, &network, DOUBLINGS, ADDRESS_MEMORY));
-    let all = even(rates.guess_all, b"");
-    limits.push(Limit { spares_the_known: true, ..all });
+    // A guesser of passwords keeps nobody out who has proven something already, or has a token of a mail.
+    if !matches!(account, Some(Account::Other(_))) {
+        let all = even(rates.guess_all, b"");
+        limits.push(Limit { spares_the_known: true, ..all });
+    }
     if let Some(account) = account {
         let name = account.name();
         let here = [name, &network].concat();
@@ -118,12 +131,13 @@ impl Account {
         if let Some(proven) = caller.proven.filter(|_| policy.who != Who::Anyone) {
             return Some(Self::Other(proven.id.as_bytes().to_vec()));
         }
-        let body: Body = serde_json::from_slice(body).ok()?;
-        if let Some(email) = body.email {
-            let email = EmailAddress::parse(&email).ok()?;
+        // Read as the application reads it: of a name that comes twice, the last counts.
+        let body: Value = serde_json::from_slice(body).ok()?;
+        if let Some(email) = body["email"].as_str() {
+            let email = EmailAddress::parse(email).ok()?;
             return Some(Self::Named(email.as_str().as_bytes().to_vec()));
         }
-        body.token.map(|token| Self::Other(token.into_bytes()))
+        body["token"].as_str().map(|token| Self::Other(token.as_bytes().to_vec()))
     }
 
     fn name(&self) -> &[u8] {
@@ -131,13 +145,6 @@ impl Account {
             Self::Named(name) | Self::Other(name) => name,
         }
     }
-}
-
-/// The part of a body that says whose account it is about.
-#[derive(Deserialize)]
-struct Body {
-    email: Option<String>,
-    token: Option<String>,
 }
 
 fn at(network: IpAddr) -> Vec<u8> {
@@ -213,6 +220,9 @@ mod tests {
         assert_eq!(key(lower), key(upper));
         assert_ne!(key(lower), key(other));
         assert!(ask(lower).known.is_some() && ask(lower).known == ask(upper).known);
+        // The application believes the last.
+        let twice = r#"{"email":"bob@example.com","password":"x","email":"ada@example.com"}"#;
+        assert_eq!(key(lower), key(twice));
         for body in ["", "[]", r#"{"email":7}"#, r#"{"email":"nobody"}"#] {
             assert_eq!(names(policy, &ANYBODY, body), GUESS[..3], "{body}");
             assert!(ask(body).known.is_none(), "{body}");
@@ -226,6 +236,7 @@ mod tests {
         let key = |policy: Policy, caller: &Caller, body: &str| {
             let question = question(&Rates::default(), &policy, caller, body.as_bytes());
             assert!(question.known.is_none());
+            assert!(question.limits.iter().all(|limit| limit.name != "guess-all"));
             question.limits.last().map(|limit| (limit.name, limit.key)).unwrap()
         };
 
@@ -238,13 +249,29 @@ mod tests {
     }
 
     #[test]
-    fn mails_and_newcomers_have_limits_of_their_own() {
+    fn a_right_proof_takes_back_its_guess_and_not_its_request() {
+        let policy = Policy::new("logIn", Who::Anyone, Class::Auth).with(Care::Guesses);
+        let body = r#"{"email":"ada@example.com","password":"x"}"#;
+        let question = question(&Rates::default(), &policy, &ANYBODY, body.as_bytes());
+
+        let guess = guess_of(question);
+
+        assert!(guess.known.is_some());
+        let names: Vec<_> = guess.limits.iter().map(|limit| limit.name).collect();
+        assert_eq!(names, ["guess-address", "guess-all", "guess-here", "guess-account"]);
+    }
+
+    #[test]
+    fn mails_newcomers_and_exports_have_limits_of_their_own() {
         let forgot = Policy::new("forgotPassword", Who::Anyone, Class::Auth).with(Care::Mails);
         let guest = Policy::new("becomeGuest", Who::Anyone, Class::Auth).with(Care::Newcomers);
 
         let body = r#"{"email":"ada@example.com"}"#;
-        assert_eq!(names(forgot, &ANYBODY, body), ["auth", "mail-here", "mail-account"]);
+        assert_eq!(names(forgot, &ANYBODY, body), ["auth", "mail-here"]);
         assert_eq!(names(forgot, &ANYBODY, "{}"), ["auth"]);
         assert_eq!(names(guest, &ANYBODY, ""), ["auth", "newcomer"]);
+        let export = Policy::new("exportMe", Who::Customer, Class::Auth).with(Care::Exports);
+        assert_eq!(names(export, &proven(false), ""), ["auth", "auth", "export"]);
+        assert_eq!(names(export, &ANYBODY, ""), ["auth"]);
     }
 }

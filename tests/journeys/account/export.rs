@@ -3,6 +3,7 @@
 use holdfast::identity::Role;
 use reqwest::Method;
 use serde_json::json;
+use simulator::providers::{Capture, Delivery, Provider};
 
 use super::{ADA, address, text};
 use crate::support::{
@@ -73,6 +74,37 @@ async fn an_export_holds_all_of_oneself_and_nothing_of_anybody_else() {
         {
             assert!(!export.body.contains(others), "{others}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_export_tells_of_ended_sessions_and_of_money_that_went_back() {
+    TestApp::run(async |app| {
+        app.providers.set_capture(Capture::Automatic);
+        app.providers.set_delivery(Provider::Stripe, Delivery::Lost);
+        let mug = app.product_with_stock(9).await;
+        app.user(ADA, Role::Customer).await;
+        let (ada, phone) = (app.log_in(ADA, PASSWORD).await, app.log_in(ADA, PASSWORD).await);
+        let order = ada.order_for(&[(mug, 1)]).await;
+        super::erase::pay(app, &ada, order).await;
+        ada.cancel(order).await.assert_status(200);
+        app.settle().await;
+        let change = json!({ "password": PASSWORD, "new_password": "a new password" });
+        ada.post("/v1/auth/change-password", &change).await.assert_status(204);
+        phone.get("/v1/auth/me").await.assert_status(401);
+
+        let export = ada.get("/v1/auth/me/export").await;
+
+        assert_eq!(export.at("/sessions").as_array().unwrap().len(), 1);
+        assert_eq!(export.at("/ended_sessions").as_array().unwrap().len(), 1);
+        assert_eq!(export.at("/ended_sessions/0/ended_for"), "password_changed");
+        assert_eq!(export.at("/refunds").as_array().unwrap().len(), 1);
+        assert_eq!(export.at("/refunds/0/order_id"), order.to_string());
+        assert_eq!(export.at("/refunds/0/amount"), export.at("/orders/0/total"));
+        assert_eq!(export.at("/refunds/0/state"), "succeeded");
+        assert_eq!(export.at("/guest_orders"), json!([]));
+        assert_eq!(export.at("/is_complete"), true);
     })
     .await;
 }

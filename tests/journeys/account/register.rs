@@ -184,10 +184,40 @@ async fn nobodys_inbox_is_flooded() {
             app.register(ADA, PASSWORD).await.assert_status(202);
         }
 
-        assert_eq!(app.mails_to(ADA).await.len(), 10);
+        assert_eq!(app.mails_to(ADA).await.len(), 5);
         assert_eq!(app.mails_to("bob@example.com").await.len(), 0);
         let last = app.token_for(ADA).await;
         app.verify(&last, PASSWORD).await.assert_status(201);
+
+        // From now on they are told that there is an account.
+        for _ in 0..12 {
+            app.register(ADA, PASSWORD).await.assert_status(202);
+        }
+        assert_eq!(app.mails_to(ADA).await.len(), 5 + 5);
+        assert_eq!(app.count("deliveries WHERE sent_at IS NULL").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn mails_about_accounts_are_forgotten_after_thirty_days_and_those_about_orders_are_not() {
+    TestApp::run(async |app| {
+        let mug = app.product_with_stock(1).await;
+        let ada = app.open_account(ADA).await;
+        ada.order_for(&[(mug, 1)]).await;
+        app.settle().await;
+        app.execute("UPDATE deliveries SET created_at = now() - interval '31 days'").await;
+        app.forget_password(ADA).await.assert_status(202);
+        app.settle().await;
+
+        assert_eq!(holdfast::notifications::purge(&app.cx.db).await.unwrap(), 1);
+        assert_eq!(holdfast::notifications::purge(&app.cx.db).await.unwrap(), 0);
+
+        let left: Vec<String> = sqlx::query_scalar("SELECT template FROM deliveries ORDER BY 1")
+            .fetch_all(&app.db)
+            .await
+            .unwrap();
+        assert_eq!(left, ["order-received", "reset-password"]);
     })
     .await;
 }

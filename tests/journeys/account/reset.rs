@@ -1,7 +1,8 @@
 //! Winning an account back.
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all, join3};
 use holdfast::identity::Role;
+use serde_json::json;
 
 use super::{ADA, templates};
 use crate::support::app::{PASSWORD, TestApp};
@@ -80,6 +81,96 @@ async fn of_twenty_who_use_a_token_at_once_one_chooses_the_password() {
 }
 
 #[tokio::test]
+async fn resets_and_changes_of_one_password_at_once_wait_for_one_another_and_fail_nobody() {
+    TestApp::run(async |app| {
+        for round in 0..8 {
+            let email = format!("ada{round}@example.com");
+            app.user(&email, Role::Customer).await;
+            let session = app.log_in(&email, PASSWORD).await;
+            app.forget_password(&email).await;
+            let first = app.token_for(&email).await;
+            app.forget_password(&email).await;
+            let second = app.token_for(&email).await;
+            let change = json!({ "password": PASSWORD, "new_password": "of the session" });
+
+            let (one, other, changed) = join3(
+                app.reset_password(&first, "of the first mail"),
+                app.reset_password(&second, "of the second mail"),
+                session.post("/v1/auth/change-password", &change),
+            )
+            .await;
+
+            for answer in [&one, &other, &changed] {
+                assert!(answer.status < 500, "{} {}", answer.status, answer.body);
+            }
+            // One of them has it; or the session first and no mail after it.
+            let winners = [&one, &other, &changed].iter().filter(|one| one.status == 204).count();
+            assert_eq!(winners, 1);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_mails_of_one_account_used_at_once_never_wait_for_each_other_in_a_circle() {
+    TestApp::run(async |app| {
+        for round in 0..12 {
+            let email = format!("ada{round}@example.com");
+            app.user(&email, Role::Customer).await;
+            app.forget_password(&email).await;
+            let first = app.token_for(&email).await;
+            app.forget_password(&email).await;
+            let second = app.token_for(&email).await;
+
+            let (one, other) = join(
+                app.reset_password(&first, "of the first mail"),
+                app.reset_password(&second, "of the second mail"),
+            )
+            .await;
+
+            let mut statuses = [one.status, other.status];
+            statuses.sort_unstable();
+            assert_eq!(statuses, [204, 422], "{} {}", one.body, other.body);
+        }
+    })
+    .await;
+}
+
+/// Holds the lock of every user until somebody has waited for one in vain.
+async fn hold_users(app: &TestApp) {
+    let waiting = "SELECT min(query_start)::text FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let mut holder = app.db.begin().await.unwrap();
+    sqlx::query("SELECT id FROM users FOR NO KEY UPDATE").execute(&mut *holder).await.unwrap();
+    let first = loop {
+        if let Some(start) = app.scalar::<Option<String>>(waiting).await {
+            break Some(start);
+        }
+    };
+    while app.scalar::<Option<String>>(waiting).await == first {}
+    holder.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_of_password_that_waited_too_long_for_its_user_is_done_again() {
+    TestApp::run(async |app| {
+        app.user(ADA, Role::Customer).await;
+        app.forget_password(ADA).await;
+        let token = app.token_for(ADA).await;
+
+        let (reset, ()) = join(app.reset_password(&token, NEW), hold_users(app)).await;
+        reset.assert_status(204);
+
+        let session = app.log_in(ADA, NEW).await;
+        let change = json!({ "password": NEW, "new_password": PASSWORD });
+        let changed = session.post("/v1/auth/change-password", &change);
+        let (changed, ()) = join(changed, hold_users(app)).await;
+        changed.assert_status(204);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_token_is_good_for_half_an_hour() {
     TestApp::run(async |app| {
         app.user(ADA, Role::Customer).await;
@@ -96,6 +187,38 @@ async fn a_token_is_good_for_half_an_hour() {
         let refusal = app.reset_password(&token, NEW).await;
         refusal.assert_problem(422, "invalid-mail-token");
         app.log_in(ADA, PASSWORD).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stranger_who_never_stops_asking_does_not_keep_the_owner_out() {
+    TestApp::run(async |app| {
+        app.user(ADA, Role::Customer).await;
+        for _ in 0..12 {
+            app.register(ADA, PASSWORD).await.assert_status(202);
+        }
+        app.settle().await;
+        for _ in 0..12 {
+            app.forget_password(ADA).await.assert_status(202);
+        }
+        let resets = async || {
+            let mails = app.mails_to(ADA).await;
+            templates(&mails).into_iter().filter(|template| *template == "reset-password").count()
+        };
+        // No more than are useful: each of them works.
+        assert_eq!(resets().await, 5);
+        let last = app.token_for(ADA).await;
+
+        // None of them works for much longer.
+        app.execute("UPDATE account_tokens SET expires_at = now() + interval '4 minutes'").await;
+        app.forget_password(ADA).await.assert_status(202);
+
+        assert_eq!(resets().await, 6);
+        let token = app.token_for(ADA).await;
+        assert_ne!(token, last);
+        app.reset_password(&token, NEW).await.assert_status(204);
+        app.log_in(ADA, NEW).await;
     })
     .await;
 }

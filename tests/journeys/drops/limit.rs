@@ -274,6 +274,27 @@ async fn nobodys_expired_stock_is_taken_for_a_wish_beyond_the_limit() {
 }
 
 #[tokio::test]
+async fn whoever_changes_their_address_begins_no_limit_anew() {
+    TestApp::run(async |app| {
+        let mug = app.product_with_stock(50).await;
+        limit(app, mug, 2).await;
+        let ada = app.customer().await;
+        ada.order_for(&[(mug, 2)]).await;
+        // What a confirmed change of the address does.
+        sqlx::query("UPDATE users SET email = 'new-' || email WHERE id = $1")
+            .bind(ada.id)
+            .execute(&app.db)
+            .await
+            .unwrap();
+
+        let refused = ada.place_order(KEY, &[(mug, 1)]).await;
+
+        refused.assert_problem(409, "purchase-limit-reached");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn whoever_erases_their_account_and_comes_back_has_what_they_had() {
     TestApp::run(async |app| {
         let mug = app.product_with_stock(50).await;

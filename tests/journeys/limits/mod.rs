@@ -2,6 +2,7 @@
 
 mod classes;
 mod gate;
+mod mails;
 mod overload;
 mod stuffing;
 

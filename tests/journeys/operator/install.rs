@@ -1,5 +1,8 @@
 //! Setting up a shop.
 
+use holdfast::audit::of_subject;
+use serde_json::json;
+
 use crate::support::{
     app::{PASSWORD, TestApp},
     roles::APP_ROLE,
@@ -72,6 +75,11 @@ async fn a_customer_is_made_staff() {
 
         let staff = app.log_in("ada@example.com", PASSWORD).await;
         assert_eq!(staff.get("/v1/auth/me").await.at("/role"), "staff");
+        let given = of_subject(&app.db, &format!("user:{}", staff.id.unwrap())).await.unwrap();
+        let given: Vec<_> = given.into_iter().map(|given| given.entry).collect();
+        assert_eq!([&*given[0].action, &*given[1].action], ["setRole", "createUser"]);
+        assert_eq!(given[0].before, Some(json!({ "role": "customer" })));
+        assert_eq!(given[0].after, Some(json!({ "role": "staff" })));
         let nobody = app.ctl(&["user", "set-role", "nobody@example.com", "staff"]).await;
         nobody.assert(1, &["no such user"]);
         let nonsense = app.ctl(&["user", "set-role", "ada@example.com", "owner"]).await;
