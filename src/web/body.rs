@@ -26,11 +26,19 @@ const CHECKOUT_MAX: usize = 64 * 1024;
 const WEBHOOK_MAX: usize = 256 * 1024;
 
 /// A product with all its variants and texts.
-const DEFAULT_MAX: usize = 1024 * 1024;
+const ADMIN_MAX: usize = 1024 * 1024;
+
+/// Everything else is a few fields.
+const DEFAULT_MAX: usize = 64 * 1024;
 
 /// The bytes of all bodies at a time: what 2,000 requests bring with 64 KiB each, three times as many as
 /// are worked on. More is refused, so that no number of clients can fill the memory.
 const BODIES_MAX: usize = 128 * 1024 * 1024;
+
+/// What of it only requests of one class may use, for each class: bodies are read before anybody asks
+/// for a token, and large ones of strangers must not keep out a checkout or a provider's report. It is
+/// 128 bodies of 64 KiB, or 1,000 orders of fifty lines.
+const OWN: usize = 8 * 1024 * 1024;
 
 /// What is read and thrown away so that a client that sends too much hears so: if we closed at
 /// once, the rest of its body would meet a reset, and the reset would overtake our answer.
@@ -42,24 +50,39 @@ const fn length_max(class: Class) -> usize {
         Class::Auth => AUTH_MAX,
         Class::Checkout => CHECKOUT_MAX,
         Class::Webhook => WEBHOOK_MAX,
-        Class::Browse | Class::Cart | Class::Payment | Class::Admin => DEFAULT_MAX,
+        Class::Admin => ADMIN_MAX,
+        Class::Browse | Class::Cart | Class::Payment => DEFAULT_MAX,
     }
 }
 
 /// Room for the bodies of all requests that are read or answered.
 #[derive(Debug)]
-pub(super) struct Room(Arc<Semaphore>);
+pub(super) struct Room {
+    shared: Arc<Semaphore>,
+    own: [Arc<Semaphore>; Class::ALL.len()],
+}
+
+/// The room that a body takes.
+#[derive(Debug, Default)]
+struct Place {
+    shared: Option<OwnedSemaphorePermit>,
+    own: Option<OwnedSemaphorePermit>,
+}
 
 /// A body, with the room that it takes until it is dropped.
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) bytes: Bytes,
-    _room: Option<OwnedSemaphorePermit>,
+    _place: Place,
 }
 
 impl Default for Room {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(BODIES_MAX)))
+        let semaphore = |bytes| Arc::new(Semaphore::new(bytes));
+        Self {
+            shared: semaphore(BODIES_MAX - OWN * Class::ALL.len()),
+            own: Class::ALL.map(|_| semaphore(OWN)),
+        }
     }
 }
 
@@ -80,7 +103,7 @@ impl Room {
         if announced > DISCARD_MAX {
             return Err(too_large(max));
         }
-        let read = self.read(request.take_body(), announced.min(max), max);
+        let read = self.read(request.take_body(), class, announced.min(max));
         let taken = timeout(time_max, read).await.unwrap_or_else(|_| Err(too_slow()))?;
         // Webhooks are signed as they are, and kept as they are.
         if class != Class::Webhook && is_json(request) {
@@ -89,11 +112,12 @@ impl Room {
         Ok(taken)
     }
 
-    async fn read(&self, body: Body, expected: usize, max: usize) -> Result<Taken, Problem> {
+    async fn read(&self, body: Body, class: Class, expected: usize) -> Result<Taken, Problem> {
+        let max = length_max(class);
         let mut chunks = pin!(body.into_bytes_stream());
         // Memory is used when it is written to; growing by doubling would take twice as much.
         let mut bytes = Vec::with_capacity(expected);
-        let mut room: Option<OwnedSemaphorePermit> = None;
+        let mut place = Place::default();
         let mut length = 0;
         while let Some(chunk) = chunks.try_next().await.map_err(|_| broken_off())? {
             length += chunk.len();
@@ -102,24 +126,31 @@ impl Room {
             }
             if length > max {
                 // The rest is only listened to.
-                (bytes, room) = (Vec::new(), None);
+                (bytes, place) = (Vec::new(), Place::default());
                 continue;
             }
-            let more = self.more(chunk.len()).ok_or_else(no_room)?;
-            match &mut room {
-                Some(room) => room.merge(more),
-                None => room = Some(more),
-            }
+            self.widen(&mut place, class, chunk.len()).ok_or_else(no_room)?;
             bytes.extend_from_slice(&chunk);
         }
         if length > max {
             return Err(too_large(max));
         }
-        Ok(Taken { bytes: bytes.into(), _room: room })
+        Ok(Taken { bytes: bytes.into(), _place: place })
     }
 
-    fn more(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        self.0.clone().try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
+    /// Takes so much more room, of what all share as long as there is some.
+    fn widen(&self, place: &mut Place, class: Class, bytes: usize) -> Option<()> {
+        let bytes = u32::try_from(bytes).ok()?;
+        let more = |room: &Arc<Semaphore>| room.clone().try_acquire_many_owned(bytes).ok();
+        let (taken, more) = match more(&self.shared) {
+            Some(more) => (&mut place.shared, more),
+            None => (&mut place.own, more(&self.own[class as usize])?),
+        };
+        match taken {
+            Some(taken) => taken.merge(more),
+            None => *taken = Some(more),
+        }
+        Some(())
     }
 }
 

@@ -51,6 +51,8 @@ pub(super) enum Mood {
     Idle,
     /// A head has begun and is not complete.
     Arriving,
+    /// Nothing happens until its client sends more of a body, takes more of an answer or hangs up.
+    Stalled,
     /// A request is being read or answered.
     Busy,
 }
@@ -64,6 +66,9 @@ struct Shared {
     /// Begun and ended requests: odd while one is answered.
     count: AtomicUsize,
     mood: AtomicU8,
+    /// Requests, and pieces of bodies and answers, that have passed.
+    steps: AtomicUsize,
+    is_body_over: AtomicBool,
     refusal: OnceLock<Refusal>,
     is_last: AtomicBool,
     reader: AtomicWaker,
@@ -80,8 +85,28 @@ impl Turns {
         match self.0.mood.load(Ordering::Relaxed) {
             0 => Mood::Idle,
             1 => Mood::Arriving,
+            2 => Mood::Stalled,
             _ => Mood::Busy,
         }
+    }
+
+    /// Changes whenever the connection gets on. The bytes of a head alone change nothing.
+    pub(super) fn steps(&self) -> usize {
+        self.0.steps.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a body of chunks was read to its end: only the library knows where that is.
+    pub(super) fn end_body(&self) {
+        self.0.is_body_over.store(true, Ordering::Relaxed);
+        self.set_mood(Mood::Busy);
+    }
+
+    fn is_body_over(&self) -> bool {
+        self.0.is_body_over.load(Ordering::Relaxed)
+    }
+
+    fn step(&self) {
+        self.0.steps.fetch_add(1, Ordering::Relaxed);
     }
 
     fn set_mood(&self, mood: Mood) {
@@ -152,6 +177,7 @@ pub(super) struct Gate<S> {
     write_timer: Pin<Box<Sleep>>,
     written: usize,
     is_write_blocked: bool,
+    is_body_awaited: bool,
     linger_until: Option<Instant>,
 }
 
@@ -172,6 +198,7 @@ impl<S> Gate<S> {
             write_timer: Box::pin(sleep(pace.write)),
             written: 0,
             is_write_blocked: false,
+            is_body_awaited: false,
             linger_until: None,
         }
     }
@@ -186,10 +213,11 @@ impl<S> Gate<S> {
             // Where the chunks end, only the library knows; what follows them is not for the next one to read.
             self.turns.0.is_last.store(true, Ordering::Relaxed);
         }
-        self.turns.set_mood(Mood::Busy);
         self.write_until = None;
         self.written = 0;
         self.phase = Phase::Passing { left: length, body };
+        self.turns.step();
+        self.note_mood();
     }
 
     fn refuse(&mut self, refusal: Refusal) {
@@ -207,11 +235,15 @@ impl<S> Gate<S> {
         length: impl Fn(&T) -> usize,
     ) -> Poll<io::Result<T>> {
         let was_blocked = std::mem::replace(&mut self.is_write_blocked, step.is_pending());
-        if was_blocked != self.is_write_blocked && self.phase == Phase::Head {
+        if was_blocked != self.is_write_blocked {
             self.note_mood();
         }
         if let Poll::Ready(result) = step {
-            self.written += result.as_ref().map_or(0, length);
+            let length = result.as_ref().map_or(0, length);
+            if length > 0 {
+                self.turns.step();
+            }
+            self.written += length;
             if self.written >= WRITE_STEP {
                 self.written = 0;
                 self.write_until = None;
@@ -224,12 +256,15 @@ impl<S> Gate<S> {
     }
 
     fn note_mood(&self) {
-        let mood = match (self.is_write_blocked, self.held.is_empty()) {
-            (true, _) => Mood::Busy,
-            (false, true) => Mood::Idle,
-            (false, false) => Mood::Arriving,
-        };
-        self.turns.set_mood(mood);
+        let is_stalled = self.is_write_blocked
+            || self.linger_until.is_some()
+            || (self.is_body_awaited && !self.turns.is_body_over());
+        self.turns.set_mood(match self.phase {
+            _ if is_stalled => Mood::Stalled,
+            Phase::Head if self.held.is_empty() => Mood::Idle,
+            Phase::Head => Mood::Arriving,
+            Phase::Passing { .. } | Phase::Passed { .. } | Phase::Body(_) => Mood::Busy,
+        });
     }
 
     fn is_refused(&self) -> bool {
@@ -337,8 +372,12 @@ impl<S: AsyncRead + Unpin> Gate<S> {
             return Poll::Ready(Ok(length));
         }
         let mut part = ReadBuf::new(buffer.initialize_unfilled_to(max));
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+        let step = Pin::new(&mut self.stream).poll_read(cx, &mut part);
         let length = part.filled().len();
+        self.is_body_awaited = step.is_pending();
+        self.note_mood();
+        ready!(step)?;
+        self.turns.step();
         buffer.advance(length);
         Poll::Ready(Ok(length))
     }
@@ -436,16 +475,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         if !this.has_left_some_unread() {
             return Poll::Ready(Ok(()));
         }
+        if this.linger_until.is_none() {
+            this.turns.step();
+        }
         let until = *this.linger_until.get_or_insert_with(|| Instant::now() + LINGER_MAX);
+        this.note_mood();
         loop {
             if poll_until(&mut this.read_timer, until, cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
             let mut bytes = [0; PIECE];
             let mut piece = ReadBuf::new(&mut bytes);
-            match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut piece)) {
-                Ok(()) if !piece.filled().is_empty() => {}
-                Ok(()) | Err(_) => return Poll::Ready(Ok(())),
+            match Pin::new(&mut this.stream).poll_read(cx, &mut piece) {
+                // What follows the last chunk, if anything, was sent along with it.
+                Poll::Pending if this.turns.is_body_over() => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !piece.filled().is_empty() => {}
+                Poll::Ready(Ok(()) | Err(_)) => return Poll::Ready(Ok(())),
             }
         }
     }

@@ -12,15 +12,16 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::Poll,
+    task::{Poll, ready},
     time::Duration,
 };
 
+use futures_util::{Stream, stream};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use metrics::{counter, gauge};
 use poem::{
-    Addr, Endpoint, Error, Response,
+    Addr, Body, Endpoint, Error, Request, Response,
     http::{self, HeaderValue, header, uri::Scheme},
     web::{LocalAddr, RemoteAddr},
 };
@@ -55,8 +56,9 @@ const FAREWELL_MAX: Duration = Duration::from_secs(1);
 /// What a connection may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at a time. One more takes the place of the one that has waited longest without
-    /// a request; where none waits, it is told to come back (503 `busy`).
+    /// Connections at a time. One more takes the place of the one that has waited longest for its
+    /// client: for a request, for more of a body, or for somebody to take an answer. Where all are
+    /// being answered, it is told to come back (503 `busy`).
     pub connections: usize,
     /// For a request's head (then 408), and for a new connection to begin one.
     pub head: Duration,
@@ -117,7 +119,7 @@ struct Room {
     crowd: Arc<Crowd>,
 }
 
-/// The connections that wait for a request, in the order in which they began to.
+/// The connections that wait for their clients, in the order in which they began to.
 #[derive(Default)]
 struct Crowd {
     waiting: Mutex<BTreeMap<u64, Arc<Notify>>>,
@@ -196,6 +198,28 @@ where
         Ok(()) => Drain::Clean,
         Err(_) => Drain::Cut { connections: connections.len() },
     }
+}
+
+/// The same body; its end is noted.
+fn noted(body: Body, turns: Turns) -> Body {
+    let mut pieces = Box::pin(body.into_bytes_stream());
+    Body::from_bytes_stream(stream::poll_fn(move |cx| {
+        let piece = ready!(pieces.as_mut().poll_next(cx));
+        if piece.is_none() {
+            turns.end_body();
+        }
+        Poll::Ready(piece)
+    }))
+}
+
+/// Why a connection is to end.
+enum End {
+    /// It has ended.
+    Own,
+    /// Once what has begun is answered.
+    Asked,
+    /// At once: what has begun would keep it.
+    Cut,
 }
 
 /// Waits for a connection.
@@ -321,11 +345,16 @@ impl<E: Endpoint<Output = Response> + 'static> Visit<E> {
             let turn = turns.begin();
             let local = LocalAddr(Addr::SocketAddr(local));
             let remote = RemoteAddr(Addr::SocketAddr(self.remote));
+            let turns = turns.clone();
             async move {
                 let mut response = if let Some(refusal) = turn.refusal() {
                     edge::refuse(refusal).await
                 } else {
-                    let request = (request, local, remote, Scheme::HTTP).into();
+                    let mut request: Request = (request, local, remote, Scheme::HTTP).into();
+                    if turn.is_last() {
+                        let body = noted(request.take_body(), turns);
+                        request.set_body(body);
+                    }
                     // A connection that waits keeps no room for the next answer.
                     let answer = Box::pin(self.app.call(request));
                     answer.await.unwrap_or_else(Error::into_response)
@@ -345,20 +374,15 @@ impl<E: Endpoint<Output = Response> + 'static> Visit<E> {
             .serve_connection(TokioIo::new(gate(stream)), service);
         let mut connection = pin!(connection);
         // How a connection ends is the client's affair: what we owed it has its own record.
-        if self.is_to_end(connection.as_mut(), turns, crowd).await {
+        if let End::Asked = self.end(connection.as_mut(), turns, crowd).await {
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         }
     }
 
-    /// Drives the connection until it ends, or until we want it to (`true`): the process stops, or
-    /// it waits for a request while others wait for room.
-    async fn is_to_end(
-        &self,
-        mut connection: impl Future + Unpin,
-        turns: &Turns,
-        crowd: &Crowd,
-    ) -> bool {
+    /// Drives the connection until it ends, or until we want it to: the process stops, or it waits
+    /// for its client while others wait for room.
+    async fn end(&self, mut connection: impl Future + Unpin, turns: &Turns, crowd: &Crowd) -> End {
         let leave = Arc::new(Notify::new());
         let mut told = pin!(leave.notified());
         let mut stop = pin!(self.shutdown.cancelled());
@@ -366,20 +390,24 @@ impl<E: Endpoint<Output = Response> + 'static> Visit<E> {
         let mut waiting = None;
         poll_fn(|cx| {
             if Pin::new(&mut connection).poll(cx).is_ready() {
-                return Poll::Ready(false);
+                return Poll::Ready(End::Own);
             }
             is_stopping = is_stopping || stop.as_mut().poll(cx).is_ready();
             let mood = turns.mood();
             // What has begun to ask is heard, within the limit of a head.
             if is_stopping && mood != Mood::Arriving {
-                return Poll::Ready(true);
+                return Poll::Ready(End::Asked);
             }
             if mood == Mood::Busy {
                 waiting = None;
                 return Poll::Pending;
             }
-            waiting.get_or_insert_with(|| crowd.join(&leave));
-            told.as_mut().poll(cx).map(|()| true)
+            let steps = turns.steps();
+            if waiting.as_ref().is_none_or(|(_, since)| *since != steps) {
+                waiting = Some((crowd.join(&leave), steps));
+            }
+            let end = if mood == Mood::Stalled { End::Cut } else { End::Asked };
+            told.as_mut().poll(cx).map(|()| end)
         })
         .await
     }

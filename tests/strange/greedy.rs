@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use tokio::time::timeout;
+use uuid::Uuid;
 
 use crate::{
     process::Api,
@@ -92,11 +94,12 @@ async fn a_thousand_bodies_that_stop_short_of_their_end_fill_no_memory() {
         let api = Api::start(app).await;
         let before = api.memory();
 
-        // A mebibyte may be sent here; of a thousand there is room for an eighth.
+        // A mebibyte may be sent here; of a thousand there is room for eighty.
         let bodies = (0..BODIES).map(async |_| {
             let mut raw = Raw::connect(api.address).await;
-            let head =
-                format!("GET /v1/products HTTP/1.1\r\nHost: shop\r\nContent-Length: {MIB}\r\n\r\n");
+            let head = format!(
+                "POST /v1/products HTTP/1.1\r\nHost: shop\r\nContent-Length: {MIB}\r\n\r\n"
+            );
             raw.send(head).await;
             raw.send(vec![b' '; MIB - 1]).await;
             raw
@@ -120,6 +123,71 @@ async fn a_thousand_bodies_that_stop_short_of_their_end_fill_no_memory() {
         assert_eq!(steady, 200);
         assert!(statuses[0] > 0 && statuses[1] > 0, "{statuses:?}");
         assert!(grown < 450 * 1024, "{grown} KiB");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_of_strangers_leave_room_for_checkouts_payments_and_webhooks() {
+    const BODIES: usize = 128;
+    /// What the longest cart brings.
+    const USUAL: usize = 60 * 1024;
+    TestApp::run(async |app| {
+        let begin = async |path: &str, length: usize, sent: usize| {
+            let mut raw = Raw::connect(app.address).await;
+            let head =
+                format!("POST {path} HTTP/1.1\r\nHost: shop\r\nContent-Length: {length}\r\n\r\n");
+            raw.send(head).await;
+            raw.send(vec![b' '; sent]).await;
+            raw
+        };
+
+        // Nobody has a token, and a body is whole before anybody asks for one.
+        let large = (0..BODIES).map(|_| begin("/v1/products", MIB, MIB - 1));
+        let mut held = join_all(large).await;
+        loop {
+            let mut more = begin("/v1/products", USUAL + 1, USUAL).await;
+            if let Ok(answer) = timeout(Duration::from_millis(200), more.answer()).await {
+                answer.unwrap().assert_problem(503, "busy");
+                break;
+            }
+            held.push(more);
+        }
+
+        let order = Uuid::now_v7();
+        for path in [
+            "/v1/checkout".to_owned(),
+            format!("/v1/orders/{order}/payments"),
+            "/v1/webhooks/stripe".to_owned(),
+            "/v1/auth/login".to_owned(),
+        ] {
+            let answer = begin(&path, USUAL, USUAL).await.answer().await.unwrap();
+            assert!((400..500).contains(&answer.status), "{path}: {answer:?}");
+        }
+        let still = begin("/v1/products", USUAL, USUAL).await.answer().await.unwrap();
+        still.assert_problem(503, "busy");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_than_64_kilobytes_are_for_staff_and_providers() {
+    TestApp::run(async |app| {
+        let order = Uuid::now_v7();
+        for (method, path) in [
+            ("GET", "/v1/products".to_owned()),
+            ("PATCH", "/v1/auth/me".to_owned()),
+            ("POST", format!("/v1/orders/{order}/payments")),
+            ("POST", "/v1/checkout".to_owned()),
+        ] {
+            let body = " ".repeat(64 * 1024 + 1);
+            let length = body.len();
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nHost: shop\r\nContent-Length: {length}\r\n\r\n"
+            );
+            let answer = Raw::connect(app.address).await.ask(request + &body).await;
+            answer.assert_problem(413, "too-large");
+        }
     })
     .await;
 }

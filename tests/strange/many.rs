@@ -1,58 +1,188 @@
 //! More connections than there is room for.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use futures_util::future::join_all;
-use holdfast::web::server::Limits;
+use futures_util::{future::join_all, stream};
+use holdfast::web::server::{Limits, serve};
+use poem::{Body, Request, Response, endpoint::make, http::StatusCode};
+use tokio::{net::TcpListener, time::interval};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     process::Api,
-    raw::{PLAIN, Raw},
+    raw::{PATIENCE, PLAIN, Raw},
     steady::Steady,
     support::{app::TestApp, client::until},
 };
 
 const SEATS: usize = 20;
 
-/// Its answer is awaited: the body is not whole.
-const BEGUN: &str = "POST /v1/auth/login HTTP/1.1\r\nHost: shop\r\nContent-Length: 100\r\n\r\n{";
+/// Its body never comes. Whoever is told to continue knows that it is awaited.
+const BEGUN: &str = "POST /v1/auth/login HTTP/1.1\r\nHost: shop\r\nExpect: 100-continue\r\n\
+                     Content-Length: 10\r\n\r\n";
 
-/// A connection that is being served, and will be for seconds.
-async fn busy(door: std::net::SocketAddr) -> Raw {
-    let mut raw = Raw::kept(door).await;
-    // What the server has read once, it has read again before it looks at anybody who comes later.
-    raw.send(BEGUN).await;
-    raw
+/// A server whose answers take as long as a test wants.
+#[derive(Debug)]
+struct Slow {
+    door: SocketAddr,
+    /// The pieces of endless answers that were written so far.
+    pieces: Arc<AtomicUsize>,
+    _stop: DropGuard,
+}
+
+impl Slow {
+    async fn start() -> Self {
+        const PIECE: &[u8] = &[b' '; 64 * 1024];
+        let pieces = Arc::new(AtomicUsize::new(0));
+        let counted = pieces.clone();
+        let app = make(move |request: Request| {
+            let counted = counted.clone();
+            async move {
+                match request.uri().path() {
+                    "/never" => std::future::pending().await,
+                    "/endless" => Body::from_bytes_stream(stream::repeat_with(move || {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                        Ok::<_, std::io::Error>(PIECE)
+                    }))
+                    .into(),
+                    _ => Response::from(StatusCode::OK),
+                }
+            }
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let door = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let limits = Limits { connections: SEATS, ..Limits::default() };
+        tokio::spawn(serve(listener, app, limits, stop.clone()));
+        Self { door, pieces, _stop: stop.drop_guard() }
+    }
+
+    /// A connection whose request is being answered.
+    async fn busy(&self) -> Raw {
+        let mut raw = Raw::kept(self.door).await;
+        // What the server has read once, it has read again before it looks at anybody who comes later.
+        raw.send("GET /never HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+        raw
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_too_many_is_told_503_and_when_to_come_back() {
+    let slow = Slow::start().await;
+    let door = slow.door;
+    let mut guests = join_all((0..SEATS).map(|_| slow.busy())).await;
+
+    until("there is no room", async || {
+        let answer = Raw::connect(door).await.ask(PLAIN).await;
+        if answer.status == 503 { Ok(()) } else { Err(answer.status.to_string()) }
+    })
+    .await;
+    let mut refused = Raw::connect(door).await;
+    refused.ask(PLAIN).await.assert_problem(503, "busy").assert_last();
+    refused.assert_closed().await;
+    // Also whoever talks nonsense, or a lot.
+    let nonsense = Raw::connect(door).await.ask("nonsense\r\n\r\n").await;
+    nonsense.assert_problem(503, "busy").assert_last();
+    let long = "POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 65536\r\n\r\n".to_owned();
+    let long = long + &"x".repeat(64 * 1024);
+    Raw::connect(door).await.ask(long).await.assert_problem(503, "busy").assert_last();
+
+    guests.truncate(SEATS / 2);
+    until("there is room again", async || {
+        let answer = Raw::connect(door).await.ask(PLAIN).await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.status.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_never_come_take_no_room_from_those_who_ask() {
     TestApp::run(async |app| {
         let door = app
             .open(app.cx.clone(), |_| {}, Limits { connections: SEATS, ..Limits::default() })
             .await;
-        let mut guests = join_all((0..SEATS).map(|_| busy(door))).await;
+        let mut stalled = Vec::new();
+        for _ in 0..SEATS {
+            let mut raw = Raw::connect(door).await;
+            raw.send(BEGUN).await;
+            assert_eq!(raw.head().await.unwrap().status, 100);
+            stalled.push(raw);
+        }
+        let begun_at = Instant::now();
 
-        until("there is no room", async || {
-            let answer = Raw::connect(door).await.ask(PLAIN).await;
-            if answer.status == 503 { Ok(()) } else { Err(answer.status.to_string()) }
-        })
-        .await;
-        let mut refused = Raw::connect(door).await;
-        refused.ask(PLAIN).await.assert_problem(503, "busy").assert_last();
-        refused.assert_closed().await;
-        // Also whoever talks nonsense, or a lot.
-        let nonsense = Raw::connect(door).await.ask("nonsense\r\n\r\n").await;
-        nonsense.assert_problem(503, "busy").assert_last();
-        let long = format!("{BEGUN}{}", "x".repeat(64 * 1024));
-        Raw::connect(door).await.ask(long).await.assert_problem(503, "busy").assert_last();
+        let mut newcomers = Vec::new();
+        for _ in 0..SEATS / 4 {
+            newcomers.push(Raw::kept(door).await);
+        }
 
-        guests.truncate(SEATS / 2);
-        until("there is room again", async || {
-            let answer = Raw::connect(door).await.ask(PLAIN).await;
-            if answer.status == 200 { Ok(()) } else { Err(answer.status.to_string()) }
-        })
-        .await;
+        // Long before a body's time is over.
+        assert!(begun_at.elapsed() < Duration::from_secs(5), "{:?}", begun_at.elapsed());
+        let mut cut = 0;
+        for raw in &mut stalled {
+            raw.send([b' '; 10]).await;
+            match raw.answer().await {
+                Some(answer) => assert!([408, 415].contains(&answer.status), "{answer:?}"),
+                None => cut += 1,
+            }
+        }
+        assert!(cut >= SEATS / 4, "{cut}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_nobody_reads_take_no_room_from_those_who_ask() {
+    let slow = Slow::start().await;
+    let mut unread = Vec::new();
+    for _ in 0..SEATS {
+        let mut raw = Raw::kept(slow.door).await;
+        raw.send("GET /endless HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+        unread.push(raw);
+    }
+    let mut clock = interval(Duration::from_millis(500));
+    let mut before = 0;
+    until("nobody takes any more", async || {
+        clock.tick().await;
+        let now = slow.pieces.load(Ordering::Relaxed);
+        let is_still = std::mem::replace(&mut before, now) == now && now >= SEATS;
+        if is_still { Ok(()) } else { Err(format!("{now} pieces")) }
+    })
+    .await;
+    let begun_at = Instant::now();
+
+    let mut newcomers = Vec::new();
+    for _ in 0..SEATS / 2 {
+        newcomers.push(Raw::kept(slow.door).await);
+    }
+
+    assert!(begun_at.elapsed() < Duration::from_secs(5), "{:?}", begun_at.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunked_request_takes_no_room_after_its_answer() {
+    const CHUNKED: &str = "POST /v1/auth/login HTTP/1.1\r\nHost: shop\r\n\
+                           Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+    TestApp::run(async |app| {
+        let mut raw = Raw::connect(app.address).await;
+        raw.ask(CHUNKED).await.assert_last();
+        raw.assert_closed().await;
+        let begun_at = Instant::now();
+
+        // Whoever is listened to no more learns it by writing.
+        let mut clock = interval(Duration::from_millis(50));
+        while raw.send("x").await {
+            assert!(begun_at.elapsed() < PATIENCE);
+            clock.tick().await;
+        }
+
+        assert!(begun_at.elapsed() < Duration::from_secs(1), "{:?}", begun_at.elapsed());
     })
     .await;
 }
@@ -114,32 +244,28 @@ async fn slowlorises_take_no_room_from_those_who_ask() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rush_beyond_the_limit_disturbs_nobody_who_is_served() {
     const RUSH: usize = 1_000;
-    TestApp::run(async |app| {
-        let door = app
-            .open(app.cx.clone(), |_| {}, Limits { connections: SEATS, ..Limits::default() })
-            .await;
-        let mut served = Raw::kept(door).await;
-        let _guests = join_all((1..SEATS).map(|_| busy(door))).await;
+    let slow = Slow::start().await;
+    let door = slow.door;
+    let mut served = Raw::kept(door).await;
+    let _guests = join_all((1..SEATS).map(|_| slow.busy())).await;
 
-        let rush = join_all((0..RUSH).map(|_| Raw::connect(door)));
-        let served = async {
-            for _ in 0..20 {
-                let begun_at = Instant::now();
-                // It has the one seat that may be asked to make room, and then it is a newcomer.
-                if !served.send(PLAIN).await || served.answer().await.is_none() {
-                    served = Raw::connect(door).await;
-                }
-                assert!(begun_at.elapsed() < Duration::from_secs(2), "{:?}", begun_at.elapsed());
+    let rush = join_all((0..RUSH).map(|_| Raw::connect(door)));
+    let served = async {
+        for _ in 0..20 {
+            let begun_at = Instant::now();
+            // It has the one seat that may be asked to make room, and then it is a newcomer.
+            if !served.send(PLAIN).await || served.answer().await.is_none() {
+                served = Raw::connect(door).await;
             }
-        };
-        let (rush, ()) = tokio::join!(rush, served);
-        drop(rush);
+            assert!(begun_at.elapsed() < Duration::from_secs(2), "{:?}", begun_at.elapsed());
+        }
+    };
+    let (rush, ()) = tokio::join!(rush, served);
+    drop(rush);
 
-        until("the rush is over", async || {
-            let answer = Raw::connect(door).await.ask(PLAIN).await;
-            if answer.status == 200 { Ok(()) } else { Err(answer.status.to_string()) }
-        })
-        .await;
+    until("the rush is over", async || {
+        let answer = Raw::connect(door).await.ask(PLAIN).await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.status.to_string()) }
     })
     .await;
 }
@@ -181,35 +307,38 @@ async fn a_thousand_idle_connections_cost_little_memory_and_trouble_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_without_descriptors_recovers_when_there_are_some() {
-    /// What a process without a client has open, and some.
-    const DESCRIPTORS: u32 = 64;
+    /// What a process without a client has open (15), and less than its connections and that.
+    const DESCRIPTORS: u32 = 20;
     TestApp::run(async |app| {
         let api = Api::start_within(app, DESCRIPTORS).await;
-        let mut kept = busy(api.address).await;
-        kept.send(&[b'x'; 10]).await;
+        println!("{} descriptors without a client", api.descriptors());
 
         let mut crowd = Vec::new();
-        for _ in 0..4 * DESCRIPTORS {
+        for _ in 0..8 * DESCRIPTORS {
             let mut raw = Raw::connect(api.address).await;
             raw.send(BEGUN).await;
             crowd.push(raw);
         }
         until("its descriptors are used up", async || {
+            // Whoever made room for nobody left one.
+            let mut raw = Raw::connect(api.address).await;
+            raw.send(BEGUN).await;
+            crowd.push(raw);
             let used = api.descriptors();
             if used + 1 >= DESCRIPTORS as usize { Ok(()) } else { Err(used.to_string()) }
         })
         .await;
 
-        // Whoever was served before is still served.
-        kept.send("x".repeat(89)).await;
-        assert_eq!(kept.answer().await.unwrap().status, 415);
-
-        drop(crowd);
         until("newcomers are served", async || {
-            let answer = Raw::connect(api.address).await.ask(PLAIN).await;
-            if answer.status == 200 { Ok(()) } else { Err(answer.status.to_string()) }
+            let mut newcomer = Raw::connect(api.address).await;
+            newcomer.send(PLAIN).await;
+            match newcomer.answer().await.map(|answer| answer.status) {
+                Some(200) => Ok(()),
+                status => Err(format!("{status:?}")),
+            }
         })
         .await;
+        drop(crowd);
         api.terminate().await;
         assert_eq!(api.ended(Duration::from_secs(25)).await, Some(0));
     })
