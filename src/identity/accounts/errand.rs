@@ -39,8 +39,8 @@ pub enum News {
     ConfirmEmail,
 }
 
-/// What mail the request asks for now: none where it was used or is older than a day, nor for a reset where
-/// the address has no account.
+/// What mail the request asks for as things stand: none where it was used or is older than a day, nor for a
+/// reset where the address has no account.
 pub async fn find_errand(db: &PgPool, request_id: Uuid) -> Result<Option<Errand>, IdentityError> {
     let Some(open) = store::open_request(db, request_id).await? else { return Ok(None) };
     let kind = Kind::from_name(&open.kind).ok_or(IdentityError::Unreadable("request"))?;
