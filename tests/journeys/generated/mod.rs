@@ -41,7 +41,9 @@ async fn fuzz(app: &TestApp, caller: &Client, without: &[&str]) {
     let examples = variable(EXAMPLES).unwrap_or_else(|| EXAMPLES_DEFAULT.to_owned());
     let mut command = Command::new(python);
     command
-        .args(["-m", "schemathesis.cli", "run", "--no-color", "--workers", "2"])
+        // One at a time: two threads of CPython 3.11 that parse at once fail now and then with "AST
+        // constructor recursion depth mismatch", which is no fault of ours.
+        .args(["-m", "schemathesis.cli", "run", "--no-color", "--workers", "1"])
         .args(["--phases", "examples,coverage,fuzzing", "--checks", "all"])
         // What is right for one shop at one time (in stock, mine, not yet paid) is wrong at another:
         // whether a request that fits the description succeeds cannot be told from it.
