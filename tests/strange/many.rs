@@ -307,14 +307,14 @@ async fn a_thousand_idle_connections_cost_little_memory_and_trouble_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_without_descriptors_recovers_when_there_are_some() {
-    /// What a process without a client has open (15), and less than its connections and that.
-    const DESCRIPTORS: u32 = 20;
+    /// Far fewer than the connections that it would let in.
+    const CLIENTS: usize = 5;
     TestApp::run(async |app| {
-        let api = Api::start_within(app, DESCRIPTORS).await;
-        println!("{} descriptors without a client", api.descriptors());
+        let api = Api::start(app).await;
+        let descriptors = api.limit_descriptors(CLIENTS).await;
 
         let mut crowd = Vec::new();
-        for _ in 0..8 * DESCRIPTORS {
+        for _ in 0..8 * descriptors {
             let mut raw = Raw::connect(api.address).await;
             raw.send(BEGUN).await;
             crowd.push(raw);
@@ -325,7 +325,7 @@ async fn a_process_without_descriptors_recovers_when_there_are_some() {
             raw.send(BEGUN).await;
             crowd.push(raw);
             let used = api.descriptors();
-            if used + 1 >= DESCRIPTORS as usize { Ok(()) } else { Err(used.to_string()) }
+            if used + 1 >= descriptors { Ok(()) } else { Err(used.to_string()) }
         })
         .await;
 

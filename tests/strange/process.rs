@@ -29,19 +29,8 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) async fn start(app: &TestApp) -> Self {
-        Self::start_with(app, Command::new(env!("CARGO_BIN_EXE_api"))).await
-    }
-
-    /// Starts it with so many descriptors at most.
-    pub(crate) async fn start_within(app: &TestApp, descriptors: u32) -> Self {
-        let mut command = Command::new("prlimit");
-        command.arg(format!("--nofile={descriptors}:{descriptors}"));
-        command.arg(env!("CARGO_BIN_EXE_api"));
-        Self::start_with(app, command).await
-    }
-
-    async fn start_with(app: &TestApp, mut command: Command) -> Self {
         let (address, health) = (free_port(), free_port());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_api"));
         command
             .env("ENVIRONMENT", "development")
             .env("DATABASE_URL", &app.database_url)
@@ -90,8 +79,20 @@ impl Api {
         fs::read_dir(self.folder().join("fd")).unwrap().count()
     }
 
+    /// Lets it open so many descriptors more than it has. Returns how many it can have.
+    pub(crate) async fn limit_descriptors(&self, more: usize) -> usize {
+        let open = fs::read_dir(self.folder().join("fd")).unwrap();
+        let numbers = open.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse());
+        // The limit is one of their numbers; those that are free below are filled as well.
+        let limit = numbers.map(Result::<usize, _>::unwrap).max().unwrap() + 1 + more;
+        let process = self.child.id().unwrap().to_string();
+        let nofile = format!("--nofile={limit}:{limit}");
+        let prlimit = Command::new("prlimit").args(["--pid", &process, &nofile]).status().await;
+        assert!(prlimit.unwrap().success());
+        limit
+    }
+
     fn folder(&self) -> std::path::PathBuf {
-        // `prlimit` becomes the program that it starts.
         Path::new("/proc").join(self.child.id().unwrap().to_string())
     }
 
