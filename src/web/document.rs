@@ -85,7 +85,7 @@ impl Document {
     pub(super) fn violations(&self, operation: &Operation, body: &Value) -> Vec<Detail> {
         let Some(schema) = &operation.body else { return Vec::new() };
         let mut inspection = Inspection { schemas: &self.schemas, found: Vec::new() };
-        inspection.visit(schema, body, "");
+        inspection.visit(schema, body, &At::Body);
         inspection.found
     }
 
@@ -243,6 +243,24 @@ pub(super) fn below(at: &str, segment: &str) -> String {
     format!("{at}/{}", shown.replace('~', "~0").replace('/', "~1"))
 }
 
+/// A place in a body. It is written down only where something is wrong.
+enum At<'a> {
+    Body,
+    Field(&'a At<'a>, &'a str),
+    Item(&'a At<'a>, usize),
+}
+
+impl At<'_> {
+    /// The JSON pointer to it (RFC 6901).
+    fn pointer(&self) -> String {
+        match self {
+            At::Body => String::new(),
+            At::Field(above, name) => below(&above.pointer(), name),
+            At::Item(above, index) => format!("{}/{index}", above.pointer()),
+        }
+    }
+}
+
 /// A walk through a body along its schema. It knows the part of JSON Schema that the framework writes.
 struct Inspection<'a> {
     schemas: &'a Value,
@@ -250,7 +268,7 @@ struct Inspection<'a> {
 }
 
 impl Inspection<'_> {
-    fn visit(&mut self, schema: &Value, value: &Value, at: &str) {
+    fn visit(&mut self, schema: &Value, value: &Value, at: &At<'_>) {
         if self.found.len() >= DETAILS_MAX {
             return;
         }
@@ -279,11 +297,11 @@ impl Inspection<'_> {
         }
     }
 
-    fn visit_object(&mut self, schema: &Value, fields: &Map<String, Value>, at: &str) {
+    fn visit_object(&mut self, schema: &Value, fields: &Map<String, Value>, at: &At<'_>) {
         let required: Vec<_> =
             schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         for name in required.iter().filter(|name| !fields.contains_key(**name)) {
-            self.find(&below(at, name), "missing", "must be given");
+            self.find(&At::Field(at, name), "missing", "must be given");
         }
         let Some(properties) = schema["properties"].as_object() else { return };
         for (name, value) in fields {
@@ -293,13 +311,13 @@ impl Inspection<'_> {
             match properties.get(name) {
                 // The framework takes null for "not given".
                 Some(_) if value.is_null() && !required.contains(&name.as_str()) => {}
-                Some(property) => self.visit(property, value, &below(at, name)),
-                None => self.find(&below(at, name), "unknown-field", "is not known here"),
+                Some(property) => self.visit(property, value, &At::Field(at, name)),
+                None => self.find(&At::Field(at, name), "unknown-field", "is not known here"),
             }
         }
     }
 
-    fn visit_array(&mut self, schema: &Value, items: &[Value], at: &str) {
+    fn visit_array(&mut self, schema: &Value, items: &[Value], at: &At<'_>) {
         if schema["minItems"].as_u64().is_some_and(|min| (items.len() as u64) < min) {
             self.find(at, "too-few", format!("must have at least {} items", schema["minItems"]));
         }
@@ -308,11 +326,11 @@ impl Inspection<'_> {
             return self.find(at, "too-many", message);
         }
         for (index, item) in items.iter().enumerate() {
-            self.visit(&schema["items"], item, &below(at, &index.to_string()));
+            self.visit(&schema["items"], item, &At::Item(at, index));
         }
     }
 
-    fn visit_text(&mut self, schema: &Value, text: &str, at: &str) {
+    fn visit_text(&mut self, schema: &Value, text: &str, at: &At<'_>) {
         let length = text.chars().count() as u64;
         if schema["minLength"].as_u64().is_some_and(|min| length < min) {
             let message = format!("must have at least {} characters", schema["minLength"]);
@@ -335,7 +353,7 @@ impl Inspection<'_> {
         }
     }
 
-    fn visit_number(&mut self, schema: &Value, value: &Value, at: &str) {
+    fn visit_number(&mut self, schema: &Value, value: &Value, at: &At<'_>) {
         let Some(number) = value.as_f64() else { return };
         let below = schema["minimum"].as_f64().is_some_and(|min| {
             number < min || (schema["exclusiveMinimum"] == true && number <= min)
@@ -348,9 +366,9 @@ impl Inspection<'_> {
         }
     }
 
-    fn find(&mut self, at: &str, code: &'static str, message: impl Into<String>) {
+    fn find(&mut self, at: &At<'_>, code: &'static str, message: impl Into<String>) {
         self.found.push(Detail {
-            pointer: at.to_owned(),
+            pointer: at.pointer(),
             code,
             message: message.into(),
             available: None,
