@@ -18,8 +18,6 @@ pub(super) struct Limited {
 
 /// How many units each customer holds or has bought of the variant, in the order of `limited`, as far
 /// as they count now. The variants' stock rows are locked.
-///
-/// What was released, taken over, or put back on sale after a refund does not count.
 pub(super) async fn purchased(
     tx: &mut PgConnection,
     limited: &[Limited],
@@ -34,21 +32,13 @@ pub(super) async fn purchased(
         FROM unnest($1::bytea[], $2::uuid[], $3::bigint[]) WITH ORDINALITY
             AS limited (customer_key, variant_id, window_seconds, place)
         CROSS JOIN LATERAL (
-            SELECT coalesce(sum(holds.quantity - restocked.units), 0)::bigint AS units
-            FROM holds
-            JOIN orders ON orders.id = holds.order_id
-            CROSS JOIN LATERAL (
-                SELECT coalesce(sum(restocks.quantity), 0) AS units
-                FROM restocks
-                WHERE restocks.order_id = holds.order_id
-                    AND restocks.variant_id = holds.variant_id
-            ) AS restocked
-            WHERE holds.variant_id = limited.variant_id
-                AND holds.customer_key = limited.customer_key
-                AND holds.state IN ('held', 'sold')
+            SELECT coalesce(sum(purchases.units), 0)::bigint AS units
+            FROM purchases
+            WHERE purchases.variant_id = limited.variant_id
+                AND purchases.customer_key = limited.customer_key
                 AND (
                     limited.window_seconds IS NULL
-                    OR orders.placed_at > now() - limited.window_seconds * interval '1 second'
+                    OR purchases.placed_at > now() - limited.window_seconds * interval '1 second'
                 )
         ) AS purchased
         ORDER BY limited.place
@@ -91,21 +81,13 @@ pub(super) async fn left_to_late(
         JOIN orders AS late ON late.id = lost.order_id
         JOIN variants ON variants.id = lost.variant_id
         CROSS JOIN LATERAL (
-            SELECT coalesce(sum(holds.quantity - restocked.units), 0) AS units
-            FROM holds
-            JOIN orders ON orders.id = holds.order_id
-            CROSS JOIN LATERAL (
-                SELECT coalesce(sum(restocks.quantity), 0) AS units
-                FROM restocks
-                WHERE restocks.order_id = holds.order_id
-                    AND restocks.variant_id = holds.variant_id
-            ) AS restocked
-            WHERE holds.variant_id = lost.variant_id
-                AND holds.customer_key = lost.customer_key
-                AND holds.state IN ('held', 'sold')
+            SELECT coalesce(sum(purchases.units), 0) AS units
+            FROM purchases
+            WHERE purchases.variant_id = lost.variant_id
+                AND purchases.customer_key = lost.customer_key
                 AND (
                     variants.purchase_window_seconds IS NULL
-                    OR abs(extract(epoch FROM orders.placed_at - late.placed_at))
+                    OR abs(extract(epoch FROM purchases.placed_at - late.placed_at))
                         < variants.purchase_window_seconds
                 )
         ) AS purchased

@@ -65,11 +65,12 @@ impl Rule {
     }
 }
 
-/// Every table whose rule is not the usual one.
+/// Every table and view whose rule is not the usual one.
 pub const RULES: &[Rule] = &[
     Rule::read_only("_sqlx_migrations"),
     Rule::read_only("order_transitions"),
     Rule::read_only("payment_transitions"),
+    Rule::read_only("purchases"),
     Rule::read_only("refund_transitions"),
     Rule::insert_only("account_tokens"),
     Rule::insert_only("audit_log"),

@@ -70,13 +70,13 @@ pub(super) async fn role_exists(db: impl PgExecutor<'_>, role: &str) -> sqlx::Re
     .await
 }
 
-/// The names of all tables of the schema.
+/// The names of all tables and views of the schema.
 pub(super) async fn tables(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         r#"
         SELECT relname::text AS "name!"
         FROM pg_class
-        WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
+        WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v')
         ORDER BY relname
         "#,
     )
@@ -139,7 +139,7 @@ pub(super) async fn abilities(db: &mut PgConnection, name: &str) -> sqlx::Result
             has_table_privilege($1::text::name, oid, 'TRUNCATE') AS "truncate!",
             has_table_privilege($1::text::name, oid, 'TRIGGER') AS "add_trigger!"
         FROM pg_class
-        WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
+        WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v')
         ORDER BY relname
         "#,
         name,
