@@ -124,10 +124,15 @@ async fn migrate(owner: config::Owner) -> Outcome {
     let db = connect(&owner.database_url).await?;
     crate::MIGRATOR.run(&db).await?;
     println!("the schema is up to date");
-    if let Some(role) = owner.app_role {
-        privileges::grant(&db, &role).await?;
-        println!("{role} may do what the processes do, and no more");
-    }
+    let Some(role) = owner.app_role else {
+        eprintln!(
+            "warning: nothing was granted, because no other role is named: give the role of the \
+             processes by DATABASE_URL or APP_ROLE, and that of the owner by MIGRATE_DATABASE_URL"
+        );
+        return Ok(true);
+    };
+    privileges::grant(&db, &role).await?;
+    println!("{role} may do what the processes do, and no more");
     Ok(true)
 }
 

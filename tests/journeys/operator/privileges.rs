@@ -222,6 +222,10 @@ async fn a_role_that_is_missing_or_mighty_gets_no_privileges() {
         let mighty = app.migrate(&["--app-role", &owner]).await;
         let doctor = app.ctl_with(&["doctor"], "", &[("DATABASE_URL", &app.owner_url)]).await;
 
+        let nobody = [("MIGRATE_DATABASE_URL", ""), ("DATABASE_URL", &*app.owner_url)];
+        let nobody = app.ctl_with(&["migrate"], "", &nobody).await;
+
+        nobody.assert(0, &["up to date", "nothing was granted", "APP_ROLE"]);
         missing.assert(1, &["there is no role no_such_role", "CREATE ROLE"]);
         mighty.assert(1, &["may do too much", &owner]);
         doctor.assert(0, &["warning", &owner]);

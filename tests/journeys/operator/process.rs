@@ -26,6 +26,16 @@ pub(super) fn bare(program: &str) -> Command {
     command
 }
 
+/// A reaper without a Redis.
+fn reaper(database_url: &str, health: SocketAddr) -> Command {
+    let mut reaper = bare(env!("CARGO_BIN_EXE_reaper"));
+    reaper
+        .env("DATABASE_URL", database_url)
+        .env("REDIS_URL", "redis://127.0.0.1:1")
+        .env("HEALTH_LISTEN", health.to_string());
+    reaper
+}
+
 pub(crate) fn free_port() -> SocketAddr {
     // Freed at once, and given to nobody else so soon.
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
@@ -208,14 +218,8 @@ async fn a_process_without_its_schema_is_alive_and_not_ready() {
     TestApp::run(async |app| {
         app.execute("ALTER TABLE _sqlx_migrations RENAME TO hidden").await;
         let health = free_port();
-        let mut reaper = bare(env!("CARGO_BIN_EXE_reaper"));
-        reaper
-            .env("DATABASE_URL", &app.database_url)
-            .env("REDIS_URL", "redis://127.0.0.1:1")
-            .env("HEALTH_LISTEN", health.to_string())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let _reaper = reaper.spawn().unwrap();
+        let mut reaper = reaper(&app.database_url, health);
+        let _reaper = reaper.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
 
         let readiness = until("the process has looked", async || {
             let answer = simulator::get(format!("http://{health}/readyz")).await;
@@ -239,6 +243,28 @@ async fn a_process_without_its_schema_is_alive_and_not_ready() {
 }
 
 #[tokio::test]
+async fn a_process_that_could_rewrite_what_happened_says_so() {
+    TestApp::run(async |app| {
+        for (url, is_told) in [(&app.owner_url, true), (&app.database_url, false)] {
+            let health = free_port();
+            let mut reaper = reaper(url, health).spawn().unwrap();
+            until("the process is ready", async || match status(health, "/readyz").await {
+                Some(200) => Ok(()),
+                status => Err(format!("{status:?}")),
+            })
+            .await;
+
+            reaper.start_kill().unwrap();
+            let Output { stdout, .. } = reaper.wait_with_output().await.unwrap();
+
+            let log = String::from_utf8(stdout).unwrap();
+            assert_eq!(log.contains("can change the schema"), is_told, "{log}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn how_much_people_have_to_look_at_is_measured() {
     TestApp::run(async |app| {
         app.execute(
@@ -249,14 +275,8 @@ async fn how_much_people_have_to_look_at_is_measured() {
         )
         .await;
         let health = free_port();
-        let mut reaper = bare(env!("CARGO_BIN_EXE_reaper"));
-        reaper
-            .env("DATABASE_URL", &app.database_url)
-            .env("REDIS_URL", "redis://127.0.0.1:1")
-            .env("HEALTH_LISTEN", health.to_string())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let _reaper = reaper.spawn().unwrap();
+        let mut reaper = reaper(&app.database_url, health);
+        let _reaper = reaper.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
 
         let metrics = until("the reaper has counted", async || {
             let answer = simulator::get(format!("http://{health}/metrics")).await;
