@@ -34,6 +34,9 @@ const REDIS_PAUSE: Duration = Duration::from_millis(500);
 /// More wait only for a Redis that hangs.
 const QUEUE_DEPTH: usize = 4_096;
 
+/// How long a process goes on knowing whom Redis knows.
+const KNOWN_HERE: Duration = Duration::from_hours(1);
+
 /// How much a process remembers by itself, in each of two generations: some 10 MB in all.
 const REMEMBERED_MAX: usize = 50_000;
 
@@ -201,6 +204,13 @@ pub struct Limit {
     pub is_cleared: bool,
 }
 
+impl Limit {
+    /// Whether a proof that was given to another process may have lifted it.
+    fn yields_to_proof(&self) -> bool {
+        self.spares_the_known || self.is_cleared
+    }
+}
+
 /// May this be done now?
 #[derive(Debug, Clone)]
 pub struct Question {
@@ -286,9 +296,9 @@ impl Limiter {
     pub async fn take(&self, question: &mut Question) -> Option<Answer> {
         let (own, is_away) = self.own(question);
         let refused_here = own.filter(|answer| answer.is_refused);
-        // Another process may have come to know the caller.
+        // Another process may have come to know the caller, and then Redis knows better than we do.
         let is_final = refused_here
-            .is_some_and(|answer| !answer.limit.spares_the_known || question.known.is_none());
+            .is_some_and(|answer| !answer.limit.yields_to_proof() || question.known.is_none());
         if is_away || is_final {
             return own;
         }
@@ -305,6 +315,10 @@ impl Limiter {
                 }
                 return refused_here;
             }
+            // What we have counted was cleared elsewhere.
+            Some(refused) if refused.limit.is_cleared => {
+                self.state(|state| state.turns.remove(&refused.limit.key));
+            }
             None if is_refused => self.give_back_own(question),
             None if told.is_known => {
                 let limits = question.limits.iter().filter(|limit| limit.spares_the_known);
@@ -315,6 +329,11 @@ impl Limiter {
         }
         if told.is_known {
             question.limits.retain(|limit| !limit.spares_the_known);
+            // So that they are known here while Redis is away.
+            self.state(|state| {
+                let known = question.known;
+                known.map(|known| state.known.insert(known, Instant::now() + KNOWN_HERE))
+            });
         }
         told.answer
     }

@@ -115,7 +115,8 @@ async fn the_owner_logs_in_where_they_are_known_while_their_account_is_guessed_a
         };
         let (answers, ()) = tokio::join!(stuffing, owner);
 
-        assert_eq!(count(&answers, 401), 5);
+        // Ten where Redis was too busy to answer in time, and each process counted by itself.
+        assert!((5..=10).contains(&count(&answers, 401)));
         // A slip of the owner is no end of it, either.
         log_in(&other, HOME, OWNER, WRONG).await.assert_status(401);
         log_in(&other, HOME, OWNER, PASSWORD).await.assert_status(200);
@@ -161,6 +162,27 @@ async fn right_passwords_use_nothing_up() {
         }
 
         log_in(&api, HOME, OWNER, WRONG).await.assert_status(401);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_right_password_is_an_end_of_the_wrong_ones_at_every_process() {
+    TestApp::run(async |app| {
+        app.account(OWNER).await;
+        let limits = "guess-here:1/h:2";
+        let (api, other) = (app.limited(limits).await, app.limited(limits).await);
+
+        for _ in 0..3 {
+            // Two slips at one process, and each was made good at the other.
+            log_in(&api, HOME, OWNER, WRONG).await.assert_status(401);
+            log_in(&other, HOME, OWNER, PASSWORD).await.assert_status(200);
+        }
+
+        // Whoever has proven something there is as slow as anybody when they guess.
+        for status in [401, 401, 429, 429] {
+            log_in(&api, HOME, OWNER, WRONG).await.assert_status(status);
+        }
     })
     .await;
 }
