@@ -4,7 +4,7 @@
 //! operation's description names the callers that are declared here. What is not in it, is not served.
 
 use crate::web::policy::{
-    Care::{Exports, Guesses, Mails, Newcomers},
+    Care::{Exports, Guesses, Holds, Mails, Newcomers},
     Class::{Admin as Operating, Auth, Browse, Cart, Checkout, Payment, Webhook},
     Policy,
     Who::{Anyone, Customer, Provider, RefreshToken, Shopper, Staff},
@@ -12,24 +12,24 @@ use crate::web::policy::{
 
 pub const POLICIES: &[Policy] = &[
     // Accounts, logins and guests.
-    Policy::new("register", Anyone, Auth).with(Mails),
-    Policy::new("logIn", Anyone, Auth).with(Guesses),
+    Policy::new("register", Anyone, Auth).with(&[Mails]),
+    Policy::new("logIn", Anyone, Auth).with(&[Guesses]),
     Policy::new("refreshSession", RefreshToken, Auth),
     Policy::new("logOut", RefreshToken, Auth),
     Policy::new("logOutEverywhere", Customer, Auth),
     Policy::new("listSessions", Customer, Browse),
     Policy::new("endSession", Customer, Auth),
-    Policy::new("becomeGuest", Anyone, Auth).with(Newcomers),
-    Policy::new("verifyEmail", Anyone, Auth).with(Guesses),
-    Policy::new("forgotPassword", Anyone, Auth).with(Mails),
-    Policy::new("resetPassword", Anyone, Auth).with(Guesses),
-    Policy::new("changePassword", Customer, Auth).with(Guesses),
-    Policy::new("changeEmail", Customer, Auth).with(Mails),
-    Policy::new("confirmEmail", Customer, Auth).with(Guesses),
+    Policy::new("becomeGuest", Anyone, Auth).with(&[Newcomers]),
+    Policy::new("verifyEmail", Anyone, Auth).with(&[Guesses]),
+    Policy::new("forgotPassword", Anyone, Auth).with(&[Mails]),
+    Policy::new("resetPassword", Anyone, Auth).with(&[Guesses]),
+    Policy::new("changePassword", Customer, Auth).with(&[Guesses]),
+    Policy::new("changeEmail", Customer, Auth).with(&[Guesses, Mails]),
+    Policy::new("confirmEmail", Customer, Auth).with(&[Guesses]),
     Policy::new("getMe", Customer, Browse),
     Policy::new("changeMe", Customer, Cart),
-    Policy::new("exportMe", Customer, Auth).with(Exports),
-    Policy::new("eraseMe", Customer, Auth).with(Guesses),
+    Policy::new("exportMe", Customer, Auth).with(&[Exports]),
+    Policy::new("eraseMe", Customer, Auth).with(&[Guesses]),
     Policy::new("listAddresses", Customer, Browse),
     Policy::new("addAddress", Customer, Cart),
     Policy::new("getAddress", Customer, Browse),
@@ -43,7 +43,7 @@ pub const POLICIES: &[Policy] = &[
     Policy::new("getStock", Anyone, Browse),
     Policy::new("receiveStock", Staff, Operating),
     // Orders.
-    Policy::new("placeOrder", Shopper, Checkout),
+    Policy::new("placeOrder", Shopper, Checkout).with(&[Holds]),
     Policy::new("listOrders", Shopper, Browse),
     Policy::new("getOrder", Shopper, Browse),
     // A provider may be asked to withdraw the attempt.

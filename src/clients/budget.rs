@@ -39,6 +39,7 @@ impl Budget {
             name: provider,
             key: Key::of(&[b"budget", provider.as_bytes()]),
             pace: Pace::even(rate.ok_or(BadAccess::Budget)?),
+            turns: 1,
             // Without Redis, each process keeps to the same rate by itself.
             is_local: true,
             spares_the_known: false,

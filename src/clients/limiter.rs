@@ -40,17 +40,21 @@ const KNOWN_HERE: Duration = Duration::from_hours(1);
 /// How much a process remembers by itself, in each of two generations: some 10 MB in all.
 const REMEMBERED_MAX: usize = 50_000;
 
-/// Takes a turn of each limit of each question, or of none where one is too far off, and tells of the
-/// limit that refuses, or else of the one that is nearest to it.
+/// Answers questions and takes back turns, in the order in which they came.
+///
+/// A question takes the turns of each of its limits, or of none where one is too far off, and is told of
+/// the limit that refuses, or else of the one that is nearest to it. What is given back is the last turns
+/// of each limit, or all of them; and who has proven to be known is remembered.
 ///
 /// A key holds when the next turn would be if all had come evenly, and how many were taken: what
 /// `kernel::pace` calls a turn. Time is Redis's own, so that the processes' clocks may differ.
-static TAKE: LazyLock<Script> = LazyLock::new(|| {
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "
         local clock = redis.call('TIME')
         local now = clock[1] * 1000000 + clock[2]
-        local argument, key = 0, 0
+        local most_turns = tonumber(ARGV[1])
+        local argument, key = 1, 0
         local function number()
             argument = argument + 1
             return tonumber(ARGV[argument])
@@ -59,40 +63,23 @@ static TAKE: LazyLock<Script> = LazyLock::new(|| {
             key = key + 1
             return KEYS[key]
         end
+        local function read()
+            return {
+                key = name(), interval = number(), burst = number(), slowest = number(),
+                memory = number(), turns = number(),
+            }
+        end
+        local function find(limit)
+            local at, taken = string.match(redis.call('GET', limit.key) or '', '^(%d+) (%d+)$')
+            return tonumber(at), tonumber(taken)
+        end
         local function step(limit, taken)
             local doublings = math.min(30, math.max(0, taken + 1 - limit.burst))
             return math.min(limit.interval * 2 ^ doublings, limit.slowest)
         end
-        local function find(limit)
-            local at, taken = string.match(redis.call('GET', limit.key) or '', '^(%d+) (%d+)$')
-            at, taken = tonumber(at), tonumber(taken)
-            local span = limit.interval * (limit.burst - 1)
-            -- A turn that far off was taken before the clock was put back.
-            if at and at <= now + span + limit.slowest + limit.patience then
-                return math.max(at, now), taken, span
-            end
-            return now, 0, span
-        end
         local function keep(limit, at, taken)
             local time = math.max(1, math.ceil((at - now + limit.memory) / 1000))
             redis.call('SET', limit.key, string.format('%.0f %.0f', at, taken), 'PX', time)
-        end
-        local function question()
-            local count, patience, known = number(), number(), false
-            if number() == 1 then
-                known = redis.call('EXISTS', name()) == 1
-            end
-            local limits = {}
-            for place = 1, count do
-                local limit = {
-                    place = place - 1, key = name(), interval = number(), burst = number(),
-                    slowest = number(), memory = number(), patience = patience,
-                }
-                if number() == 0 or not known then
-                    limits[#limits + 1] = limit
-                end
-            end
-            return limits, patience, known
         end
 
         local answers = {}
@@ -102,72 +89,86 @@ static TAKE: LazyLock<Script> = LazyLock::new(|| {
                 answers[#answers + 1] = value
             end
         end
-        while argument < #ARGV do
+
+        local function question()
+            local count, patience, known = number(), number(), false
+            if number() == 1 then
+                known = redis.call('EXISTS', name()) == 1
+            end
+            local limits = {}
+            for place = 1, count do
+                local limit = read()
+                limit.place = place - 1
+                if number() == 0 or not known then
+                    limits[#limits + 1] = limit
+                end
+            end
+            return limits, patience, known
+        end
+        local function take()
             local limits, patience, known = question()
             local refuses, longest = nil, patience
             for _, limit in ipairs(limits) do
-                limit.at, limit.taken, limit.span = find(limit)
+                local at, taken = find(limit)
+                limit.at, limit.taken, limit.span = now, 0, limit.interval * (limit.burst - 1)
+                local furthest = math.max(limit.slowest, limit.interval * most_turns)
+                -- A turn that far off was taken before the clock was put back.
+                if at and at <= now + limit.span + furthest + patience then
+                    limit.at, limit.taken = math.max(at, now), taken
+                end
                 limit.wait = math.max(0, limit.at - limit.span - now)
                 if limit.wait > longest then
                     refuses, longest = limit, limit.wait
                 end
             end
             if refuses then
-                answer(known, refuses.place, longest, 0, refuses.at - now)
-            else
-                local nearest, least, delay = nil, math.huge, 0
-                for _, limit in ipairs(limits) do
-                    local at, taken = limit.at + step(limit, limit.taken), limit.taken + 1
-                    keep(limit, at, taken)
-                    local slack, left = limit.span - (at - now), 0
-                    if slack >= 0 then
-                        left = math.min(limit.burst, math.floor(slack / step(limit, taken)) + 1)
-                    end
-                    if left < least then
-                        nearest, least = limit, left
-                    end
-                    limit.at, delay = at, math.max(delay, limit.wait)
+                return answer(known, refuses.place, longest, 0, refuses.at - now)
+            end
+            local nearest, least, delay = nil, math.huge, 0
+            for _, limit in ipairs(limits) do
+                local at = limit.at + step(limit, limit.taken) * limit.turns
+                local taken = limit.taken + limit.turns
+                keep(limit, at, taken)
+                local slack, left = limit.span - (at - now), 0
+                if slack >= 0 then
+                    left = math.min(limit.burst, math.floor(slack / step(limit, taken)) + 1)
                 end
-                if nearest then
-                    answer(known, nearest.place, delay, least, nearest.at - now)
-                else
-                    answer(known, -1, 0, 0, 0)
+                if left < least then
+                    nearest, least = limit, left
+                end
+                limit.at, delay = at, math.max(delay, limit.wait)
+            end
+            if nearest then
+                answer(known, nearest.place, delay, least, nearest.at - now)
+            else
+                answer(known, -1, 0, 0, 0)
+            end
+        end
+        local function give_back()
+            local count, known_for = number(), number()
+            if known_for > 0 then
+                redis.call('SET', name(), 1, 'PX', known_for)
+            end
+            for _ = 1, count do
+                local limit, is_cleared = read(), number() == 1
+                local at, taken = find(limit)
+                if at then
+                    taken = taken - limit.turns
+                    at = at - step(limit, math.max(0, taken)) * limit.turns
+                    if is_cleared or taken <= 0 or at + limit.memory <= now then
+                        redis.call('DEL', limit.key)
+                    else
+                        keep(limit, at, taken)
+                    end
                 end
             end
+            answer(false, -1, 0, 0, 0)
+        end
+
+        while argument < #ARGV do
+            if number() == 1 then take() else give_back() end
         end
         return answers
-        ",
-    )
-});
-
-/// Gives back the last turn of each limit, or all of them, and remembers who has proven to be known.
-static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "
-        local clock = redis.call('TIME')
-        local now = clock[1] * 1000000 + clock[2]
-        local known_for = tonumber(ARGV[1])
-        if known_for > 0 then
-            redis.call('SET', KEYS[#KEYS], 1, 'PX', known_for)
-        end
-        for place = 1, (#ARGV - 1) / 5 do
-            local key, first = KEYS[place], 5 * place - 3
-            local interval, burst = tonumber(ARGV[first]), tonumber(ARGV[first + 1])
-            local slowest, memory = tonumber(ARGV[first + 2]), tonumber(ARGV[first + 3])
-            local at, taken = string.match(redis.call('GET', key) or '', '^(%d+) (%d+)$')
-            at, taken = tonumber(at), tonumber(taken)
-            if at then
-                taken = taken - 1
-                local doublings = math.min(30, math.max(0, taken + 1 - burst))
-                at = at - math.min(interval * 2 ^ doublings, slowest)
-                local time = math.ceil((at - now + memory) / 1000)
-                if taken <= 0 or time <= 0 or ARGV[first + 4] == '1' then
-                    redis.call('DEL', key)
-                else
-                    redis.call('SET', key, string.format('%.0f %.0f', at, taken), 'PX', time)
-                end
-            end
-        end
         ",
     )
 });
@@ -195,6 +196,9 @@ pub struct Limit {
     pub name: &'static str,
     pub key: Key,
     pub pace: Pace,
+    /// How many turns are taken, [`Limit::TURNS_MAX`] at most. They may be had where one may be had, and
+    /// whoever comes next waits for all of them.
+    pub turns: u32,
     /// Whether this process counts by itself, too. What is not counted here is without a limit
     /// while Redis is away.
     pub is_local: bool,
@@ -205,6 +209,8 @@ pub struct Limit {
 }
 
 impl Limit {
+    pub const TURNS_MAX: u32 = 100;
+
     /// Whether a proof that was given to another process may have lifted it.
     fn yields_to_proof(&self) -> bool {
         self.spares_the_known || self.is_cleared
@@ -240,10 +246,17 @@ pub struct Limiter(Arc<Counters>);
 
 struct Counters {
     namespace: String,
-    redis: ConnectionManager,
-    /// Each question with what Redis says, where it says anything.
-    queue: Batcher<Question, Option<Told>>,
+    /// Each request with what Redis says, where it says anything.
+    queue: Batcher<Asked, Option<Told>>,
     state: Mutex<State>,
+}
+
+/// What Redis is asked.
+#[derive(Debug)]
+enum Asked {
+    Take(Question),
+    /// For a proof, with how long the caller is known by it.
+    GiveBack(Question, Duration),
 }
 
 /// What Redis says.
@@ -277,18 +290,18 @@ impl Limiter {
             async move { redis::cmd("PING").exec_async(&mut redis).await }
         });
         let queue = Batcher::start(QUEUE_DEPTH, REDIS_MAX, {
-            let (redis, namespace) = (redis.clone(), namespace.to_owned());
-            move |questions: Vec<Question>| {
+            let namespace = namespace.to_owned();
+            move |asked: Vec<Asked>| {
                 let (redis, namespace) = (redis.clone(), namespace.clone());
-                async move { ask(redis, &namespace, &questions).await }
+                async move { ask(redis, &namespace, &asked).await }
             }
         });
         let state = State { turns: Recent::default(), known: Recent::default(), away_until: None };
         let namespace = namespace.to_owned();
-        Ok(Self(Arc::new(Counters { namespace, redis, queue, state: Mutex::new(state) })))
+        Ok(Self(Arc::new(Counters { namespace, queue, state: Mutex::new(state) })))
     }
 
-    /// Takes a turn of each limit, or of none. `None` where no limit concerns the question; those that
+    /// Takes the turns of each limit, or of none. `None` where no limit concerns the question; those that
     /// spare the caller are removed from it.
     ///
     /// Takes one call of Redis at most, which is shared; without Redis in time, what this process has
@@ -302,7 +315,8 @@ impl Limiter {
         if is_away || is_final {
             return own;
         }
-        let Some(told) = self.0.queue.run(question.clone()).await.ok().flatten() else {
+        let Some(told) = self.0.queue.run(Asked::Take(question.clone())).await.ok().flatten()
+        else {
             self.state(|state| state.away_until = Some(Instant::now() + REDIS_PAUSE));
             return own;
         };
@@ -364,24 +378,10 @@ impl Limiter {
     }
 
     async fn settle(&self, question: &Question, known_for: Duration) {
-        let Counters { redis, namespace, .. } = &*self.0;
-        if self.is_alone() {
-            return;
+        if !self.is_alone() {
+            // What is not given back is forgotten in time.
+            let _ = self.0.queue.run(Asked::GiveBack(question.clone(), known_for)).await;
         }
-        let is_proof = !known_for.is_zero();
-        let mut call = GIVE_BACK.prepare_invoke();
-        call.arg(question.known.map_or(0, |_| micros(known_for) / 1_000));
-        for limit in &question.limits {
-            call.key(named(namespace, limit.key));
-            arguments(&mut call, limit.pace);
-            call.arg(u8::from(is_proof && limit.is_cleared));
-        }
-        if let Some(known) = question.known {
-            call.key(named(namespace, known));
-        }
-        let mut redis = redis.clone();
-        // What is not given back is forgotten in time.
-        let _ = timeout(REDIS_MAX, call.invoke_async::<()>(&mut redis)).await;
     }
 
     /// What this process says by itself, and whether Redis need not be asked. Turns are taken unless
@@ -405,7 +405,7 @@ impl Limiter {
                     let place = Place { wait, left: 0, whole_in: wait };
                     refusal = Some(Answer { is_refused: true, limit: *limit, place });
                 }
-                taken.push((limit, limit.pace.take(turn, now), wait));
+                taken.push((limit, limit.pace.take(turn, limit.turns, now), wait));
             }
             if refusal.is_some() {
                 return (refusal, is_away);
@@ -428,7 +428,9 @@ impl Limiter {
         self.state(|state| {
             for limit in question.limits.iter().filter(|limit| limit.is_local) {
                 let turn = state.turns.remove(&limit.key);
-                if let Some(turn) = turn.and_then(|turn| limit.pace.give_back(turn, now)) {
+                if let Some(turn) =
+                    turn.and_then(|turn| limit.pace.give_back(turn, limit.turns, now))
+                {
                     state.turns.insert(limit.key, turn);
                 }
             }
@@ -447,38 +449,51 @@ impl fmt::Debug for Limiter {
     }
 }
 
-/// Asks all questions with one call.
-async fn ask(
-    mut redis: ConnectionManager,
-    namespace: &str,
-    questions: &[Question],
-) -> Vec<Option<Told>> {
-    let mut call = TAKE.prepare_invoke();
-    for question in questions {
-        call.arg(question.limits.len()).arg(micros(question.patience));
-        call.arg(u8::from(question.known.is_some()));
-        if let Some(known) = question.known {
-            call.key(named(namespace, known));
-        }
-        for limit in &question.limits {
-            call.key(named(namespace, limit.key));
-            arguments(&mut call, limit.pace);
-            call.arg(u8::from(limit.spares_the_known));
+/// Asks everything with one call.
+async fn ask(mut redis: ConnectionManager, namespace: &str, asked: &[Asked]) -> Vec<Option<Told>> {
+    let mut call = SCRIPT.prepare_invoke();
+    call.arg(Limit::TURNS_MAX);
+    for asked in asked {
+        match asked {
+            Asked::Take(question) => {
+                call.arg(1).arg(question.limits.len()).arg(micros(question.patience));
+                call.arg(u8::from(question.known.is_some()));
+                call.key(question.known.map(|known| named(namespace, known)));
+                for limit in &question.limits {
+                    describe(&mut call, namespace, limit);
+                    call.arg(u8::from(limit.spares_the_known));
+                }
+            }
+            Asked::GiveBack(question, known_for) => {
+                let known = question.known.filter(|_| !known_for.is_zero());
+                call.arg(0).arg(question.limits.len());
+                call.arg(known.map_or(0, |_| micros(*known_for) / 1_000));
+                call.key(known.map(|known| named(namespace, known)));
+                for limit in &question.limits {
+                    describe(&mut call, namespace, limit);
+                    call.arg(u8::from(!known_for.is_zero() && limit.is_cleared));
+                }
+            }
         }
     }
     let numbers = match timeout(REDIS_MAX, call.invoke_async::<Vec<i64>>(&mut redis)).await {
         Ok(Ok(numbers)) => numbers,
         Ok(Err(error)) => {
             tracing::debug!(kind = ?error.kind(), "the limits are kept without redis");
-            return vec![None; questions.len()];
+            return vec![None; asked.len()];
         }
         Err(_) => {
             tracing::debug!("redis is slow; the limits are kept without it");
-            return vec![None; questions.len()];
+            return vec![None; asked.len()];
         }
     };
-    let answers = numbers.chunks_exact(5).zip(questions);
-    answers.map(|(numbers, question)| Some(Told::read(numbers, question))).collect()
+    let answers = numbers.chunks_exact(5).zip(asked);
+    answers
+        .map(|(numbers, asked)| {
+            let (Asked::Take(question) | Asked::GiveBack(question, _)) = asked;
+            Some(Told::read(numbers, question))
+        })
+        .collect()
 }
 
 impl Told {
@@ -496,9 +511,11 @@ impl Told {
     }
 }
 
-fn arguments(call: &mut redis::ScriptInvocation<'_>, pace: Pace) {
+fn describe(call: &mut redis::ScriptInvocation<'_>, namespace: &str, limit: &Limit) {
+    let Limit { pace, turns, .. } = limit;
+    call.key(named(namespace, limit.key));
     call.arg(micros(pace.interval())).arg(pace.burst()).arg(micros(pace.slowest()));
-    call.arg(micros(pace.memory()));
+    call.arg(micros(pace.memory())).arg(turns);
 }
 
 fn named(namespace: &str, key: Key) -> String {
@@ -580,6 +597,7 @@ mod tests {
             name: "test",
             key: Key::of(&[name.as_bytes()]),
             pace,
+            turns: 1,
             is_local,
             spares_the_known: true,
             is_cleared: true,

@@ -151,16 +151,16 @@ impl Pace {
         (self.now(turn, now).at - now).saturating_sub(self.span())
     }
 
-    /// Where somebody stands who has taken a turn.
-    pub fn take(self, turn: Option<Turn>, now: Instant) -> Turn {
+    /// Where somebody stands who has taken so many turns at once, each as far from the next as the first.
+    pub fn take(self, turn: Option<Turn>, turns: u32, now: Instant) -> Turn {
         let Turn { at, taken } = self.now(turn, now);
-        Turn { at: at + self.step(taken), taken: taken.saturating_add(1) }
+        Turn { at: at + self.step(taken) * turns, taken: taken.saturating_add(turns) }
     }
 
-    /// Where somebody stands whose last turn does not count after all.
-    pub fn give_back(self, turn: Turn, now: Instant) -> Option<Turn> {
-        let taken = turn.taken.checked_sub(1).filter(|taken| *taken > 0)?;
-        let at = turn.at.checked_sub(self.step(taken)).unwrap_or(now);
+    /// Where somebody stands whose last turns, taken at once, do not count after all.
+    pub fn give_back(self, turn: Turn, turns: u32, now: Instant) -> Option<Turn> {
+        let taken = turn.taken.checked_sub(turns).filter(|taken| *taken > 0)?;
+        let at = turn.at.checked_sub(self.step(taken) * turns).unwrap_or(now);
         Some(Turn { at, taken })
     }
 
@@ -188,7 +188,7 @@ mod tests {
     fn burst(pace: Pace, turn: &mut Option<Turn>, now: Instant) -> u32 {
         let mut taken = 0;
         while pace.wait(*turn, now).is_zero() && taken < 1_000 {
-            *turn = Some(pace.take(*turn, now));
+            *turn = Some(pace.take(*turn, 1, now));
             taken += 1;
         }
         taken
@@ -253,7 +253,7 @@ mod tests {
         let (mut turn, now) = (None, Instant::now());
 
         for left in (0..4).rev() {
-            let taken = pace.take(turn, now);
+            let taken = pace.take(turn, 1, now);
             turn = Some(taken);
             let whole_in = SECOND * (4 - left);
             assert_eq!(
@@ -286,17 +286,18 @@ mod tests {
             size in 1_u32..20,
             doublings in 0_u32..10,
             before in 1_u32..40,
+            turns in 1_u32..100,
         ) {
             let pace = Pace::slowing(Rate::new(1, SECOND, size).unwrap(), doublings, SECOND * 1_000);
             let now = Instant::now();
             let mut turn = None;
             for _ in 0..before {
-                turn = Some(pace.take(turn, now));
+                turn = Some(pace.take(turn, 1, now));
             }
 
-            let after = pace.take(turn, now);
+            let after = pace.take(turn, turns, now);
 
-            prop_assert_eq!(pace.give_back(after, now), turn);
+            prop_assert_eq!(pace.give_back(after, turns, now), turn);
         }
     }
 }

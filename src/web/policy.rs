@@ -107,6 +107,8 @@ pub enum Care {
     Newcomers,
     /// Reads all that is kept of the caller.
     Exports,
+    /// Takes units from the stock that nobody else can buy meanwhile.
+    Holds,
 }
 
 /// What is declared of one operation.
@@ -116,17 +118,17 @@ pub struct Policy {
     pub operation: &'static str,
     pub who: Who,
     pub class: Class,
-    pub care: Option<Care>,
+    pub care: &'static [Care],
 }
 
 impl Policy {
     pub const fn new(operation: &'static str, who: Who, class: Class) -> Self {
-        Self { operation, who, class, care: None }
+        Self { operation, who, class, care: &[] }
     }
 
     #[must_use]
-    pub const fn with(self, care: Care) -> Self {
-        Self { care: Some(care), ..self }
+    pub const fn with(self, care: &'static [Care]) -> Self {
+        Self { care, ..self }
     }
 
     /// What is served beside the described operations can be read by anybody.

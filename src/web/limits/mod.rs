@@ -63,10 +63,10 @@ struct Caller {
 
 /// A request that may go on.
 pub(super) struct Admitted {
-    class: Class,
+    policy: Policy,
     caller: Caller,
-    /// To be given back after a right proof.
-    guess: Option<Question>,
+    /// What was asked for it: some of it may have to be given back.
+    question: Question,
     answer: Option<Answer>,
 }
 
@@ -97,25 +97,29 @@ impl Limits {
         if let Some(answer) = answer.filter(|answer| answer.is_refused) {
             return Err(too_often(&answer));
         }
-        let guess = (policy.care == Some(Care::Guesses)).then(|| rules::guess_of(question));
-        Ok(Admitted { class: policy.class, caller, guess, answer })
+        Ok(Admitted { policy: *policy, caller, question, answer })
     }
 
     /// Looks at what became of the request, and tells its client how much is left to them.
     pub(super) async fn finish(&self, admitted: Admitted, mut response: Response) -> Response {
-        let Admitted { class, caller, guess, answer } = admitted;
+        let Admitted { policy, caller, question, mut answer } = admitted;
         let status = response.status();
-        if let Some(guess) = guess {
-            if status.is_success() {
-                self.limiter.acquit(&guess, KNOWN_FOR).await;
-            } else if status.is_server_error() {
-                self.limiter.give_back(&guess).await;
+        for care in policy.care {
+            match care {
+                Care::Guesses if status.is_success() => {
+                    self.limiter.acquit(&rules::guess_of(&question), KNOWN_FOR).await;
+                }
+                Care::Guesses if status.is_server_error() => {
+                    self.limiter.give_back(&rules::guess_of(&question)).await;
+                }
+                Care::Holds if !status.is_success() => {
+                    self.limiter.give_back(&rules::hold_of(&question)).await;
+                }
+                Care::Guesses | Care::Holds | Care::Mails | Care::Newcomers | Care::Exports => {}
             }
         }
-        // Nobody we know has sent it: a signature is checked before anything else.
-        if class == Class::Webhook && status.is_client_error() {
-            let mut question = rules::unsigned(&self.rates, &caller);
-            let answer = self.ask(&mut question, class).await;
+        if let Some(mut question) = self.strangers(&policy, &caller, status).await {
+            answer = self.ask(&mut question, policy.class).await;
             if let Some(answer) = answer.filter(|answer| answer.is_refused) {
                 return too_often(&answer);
             }
@@ -124,6 +128,27 @@ impl Limits {
             tell(&answer, response.headers_mut());
         }
         response
+    }
+
+    /// What a request counts for of which it turned out only now that it came from nobody we know.
+    async fn strangers(
+        &self,
+        policy: &Policy,
+        caller: &Caller,
+        status: StatusCode,
+    ) -> Option<Question> {
+        // A signature is checked before anything else.
+        if policy.class == Class::Webhook && status.is_client_error() {
+            return Some(rules::unsigned(&self.rates, caller));
+        }
+        // The token was revoked: whoever still has it must not use up what its owner may do.
+        if status == StatusCode::UNAUTHORIZED && caller.proven.is_some() {
+            let owners = rules::of_class(&self.rates, policy.class, caller);
+            self.limiter.give_back(&owners).await;
+            let stranger = Caller { proven: None, ..*caller };
+            return Some(rules::of_class(&self.rates, policy.class, &stranger));
+        }
+        None
     }
 
     async fn ask(&self, question: &mut Question, class: Class) -> Option<Answer> {

@@ -1,8 +1,10 @@
 //! Which limits a request counts against.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
+use serde::Deserialize;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::Caller;
 use crate::{
@@ -32,36 +34,79 @@ const DOUBLINGS: u32 = 6;
 /// The limits of a request of the operation.
 pub(super) fn question(rates: &Rates, policy: &Policy, caller: &Caller, body: &[u8]) -> Question {
     let mut limits = by_class(rates, policy.class, caller);
-    let account = policy.care.and_then(|_| Account::of(policy, caller, body));
     let mut known = None;
-    match policy.care {
-        None => {}
-        Some(Care::Newcomers) => limits.push(even(rates.newcomer, &at(caller.network))),
-        Some(Care::Guesses) => {
-            guesses(rates, caller, account.as_ref(), &mut limits);
-            if let Some(Account::Named(account)) = account {
-                known = Some(Key::of(&[b"known", &account, &at(caller.network)]));
+    for care in policy.care {
+        let account = || Account::of(policy, caller, body);
+        match care {
+            Care::Newcomers => limits.push(even(rates.newcomer, &at(caller.network))),
+            Care::Guesses => {
+                let account = account();
+                guesses(rates, caller, account.as_ref(), &mut limits);
+                if let Some(Account::Named(account)) = account {
+                    known = Some(Key::of(&[b"known", &account, &at(caller.network)]));
+                }
             }
-        }
-        Some(Care::Mails) => {
-            if let Some(account) = &account {
-                let here = [account.name(), &at(caller.network)].concat();
-                limits.push(even(rates.mail_here, &here));
+            Care::Mails => {
+                if let Some(account) = account() {
+                    let here = [account.name(), &at(caller.network)].concat();
+                    limits.push(even(rates.mail_here, &here));
+                }
             }
-        }
-        Some(Care::Exports) => {
-            if let Some(account) = &account {
-                limits.push(even(rates.export, account.name()));
+            Care::Exports => {
+                if let Some(account) = account() {
+                    limits.push(even(rates.export, account.name()));
+                }
             }
+            // Users have proven an address, and keep little without paying.
+            Care::Holds if caller.proven.is_some_and(|proven| proven.is_guest) => {
+                let limit = even(rates.units, &at(caller.network));
+                limits.push(Limit { turns: units_of(body), ..limit });
+            }
+            Care::Holds => {}
         }
     }
     Question { limits, known, patience: Duration::ZERO }
 }
 
+/// The most units of one product in an order; as many as can be where it says nothing that we can read,
+/// for the application might.
+fn units_of(body: &[u8]) -> u32 {
+    #[derive(Deserialize)]
+    struct Order {
+        lines: Vec<Line>,
+    }
+    #[derive(Deserialize)]
+    struct Line {
+        variant_id: Uuid,
+        quantity: u32,
+    }
+    let Ok(Order { lines }) = serde_json::from_slice(body) else { return Limit::TURNS_MAX };
+    let mut units: HashMap<Uuid, u32> = HashMap::new();
+    for Line { variant_id, quantity } in lines {
+        let units = units.entry(variant_id).or_default();
+        *units = units.saturating_add(quantity);
+    }
+    units.into_values().max().unwrap_or(1).clamp(1, Limit::TURNS_MAX)
+}
+
+/// What a request of the class counts for whoever asks.
+pub(super) fn of_class(rates: &Rates, class: Class, caller: &Caller) -> Question {
+    Question { limits: by_class(rates, class, caller), known: None, patience: Duration::ZERO }
+}
+
 /// The part of a question that a right proof takes back: not the request itself.
-pub(super) fn guess_of(mut question: Question) -> Question {
-    question.limits.retain(|limit| limit.name.starts_with("guess-"));
-    question
+pub(super) fn guess_of(question: &Question) -> Question {
+    part_of(question, |limit| limit.name.starts_with("guess-"))
+}
+
+/// The part of a question that was taken for nothing where no order was placed.
+pub(super) fn hold_of(question: &Question) -> Question {
+    part_of(question, |limit| limit.name == "units")
+}
+
+fn part_of(question: &Question, is_part: impl Fn(&Limit) -> bool) -> Question {
+    let limits = question.limits.iter().filter(|limit| is_part(limit)).copied().collect();
+    Question { limits, ..question.clone() }
 }
 
 /// The limits of a webhook that nobody we know has signed.
@@ -159,6 +204,7 @@ fn even(Named { name, rate }: Named, whose: &[u8]) -> Limit {
         name,
         key: Key::of(&[name.as_bytes(), whose]),
         pace: Pace::even(rate),
+        turns: 1,
         is_local: true,
         spares_the_known: false,
         is_cleared: false,
@@ -171,8 +217,6 @@ fn slowing(named: Named, whose: &[u8], doublings: u32, memory: Duration) -> Limi
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::{super::Proven, *};
 
     const ANYBODY: Caller =
@@ -209,7 +253,7 @@ mod tests {
     fn a_guess_counts_for_the_account_however_its_address_is_written() {
         const GUESS: [&str; 5] =
             ["auth", "guess-address", "guess-all", "guess-here", "guess-account"];
-        let policy = Policy::new("logIn", Who::Anyone, Class::Auth).with(Care::Guesses);
+        let policy = Policy::new("logIn", Who::Anyone, Class::Auth).with(&[Care::Guesses]);
         let ask = |body: &str| question(&Rates::default(), &policy, &ANYBODY, body.as_bytes());
         let key = |body: &str| ask(body).limits.last().unwrap().key;
 
@@ -231,8 +275,9 @@ mod tests {
 
     #[test]
     fn a_guess_without_an_address_counts_for_the_token_or_for_the_caller() {
-        let reset = Policy::new("resetPassword", Who::Anyone, Class::Auth).with(Care::Guesses);
-        let change = Policy::new("changePassword", Who::Customer, Class::Auth).with(Care::Guesses);
+        let reset = Policy::new("resetPassword", Who::Anyone, Class::Auth).with(&[Care::Guesses]);
+        let change =
+            Policy::new("changePassword", Who::Customer, Class::Auth).with(&[Care::Guesses]);
         let key = |policy: Policy, caller: &Caller, body: &str| {
             let question = question(&Rates::default(), &policy, caller, body.as_bytes());
             assert!(question.known.is_none());
@@ -250,11 +295,11 @@ mod tests {
 
     #[test]
     fn a_right_proof_takes_back_its_guess_and_not_its_request() {
-        let policy = Policy::new("logIn", Who::Anyone, Class::Auth).with(Care::Guesses);
+        let policy = Policy::new("logIn", Who::Anyone, Class::Auth).with(&[Care::Guesses]);
         let body = r#"{"email":"ada@example.com","password":"x"}"#;
         let question = question(&Rates::default(), &policy, &ANYBODY, body.as_bytes());
 
-        let guess = guess_of(question);
+        let guess = guess_of(&question);
 
         assert!(guess.known.is_some());
         let names: Vec<_> = guess.limits.iter().map(|limit| limit.name).collect();
@@ -262,15 +307,49 @@ mod tests {
     }
 
     #[test]
+    fn a_guests_order_counts_by_its_units_of_one_product() {
+        let policy = Policy::new("placeOrder", Who::Shopper, Class::Checkout).with(&[Care::Holds]);
+        let turns = |body: &str| {
+            let question = question(&Rates::default(), &policy, &proven(true), body.as_bytes());
+            question.limits.iter().find(|limit| limit.name == "units").unwrap().turns
+        };
+        let line = |variant: u128, quantity: u32| {
+            let variant = Uuid::from_u128(variant);
+            format!(r#"{{"variant_id":"{variant}","quantity":{quantity}}}"#)
+        };
+        let order =
+            |lines: &[String]| format!(r#"{{"email":"a@b.c","lines":[{}]}}"#, lines.join(","));
+
+        assert_eq!(turns(&order(&[line(10, 3), line(11, 5), line(12, 1)])), 5);
+        let twice = line(10, 3).to_uppercase().replace("VARIANT_ID", "variant_id");
+        let twice = twice.replace("QUANTITY", "quantity");
+        assert_eq!(turns(&order(&[line(10, 3), twice])), 6);
+        assert_eq!(turns(&order(&[line(10, u32::MAX), line(10, 9)])), Limit::TURNS_MAX);
+        // Whatever we do not understand may be understood by others.
+        for body in ["", "{}", r#"{"lines":[{"quantity":1,"quantity":99}]}"#] {
+            assert_eq!(turns(body), Limit::TURNS_MAX, "{body}");
+        }
+        assert_eq!(turns(r#"{"lines":[]}"#), 1);
+        let user = question(&Rates::default(), &policy, &proven(false), b"");
+        assert!(user.limits.iter().all(|limit| limit.name != "units"));
+    }
+
+    #[test]
     fn mails_newcomers_and_exports_have_limits_of_their_own() {
-        let forgot = Policy::new("forgotPassword", Who::Anyone, Class::Auth).with(Care::Mails);
-        let guest = Policy::new("becomeGuest", Who::Anyone, Class::Auth).with(Care::Newcomers);
+        let forgot = Policy::new("forgotPassword", Who::Anyone, Class::Auth).with(&[Care::Mails]);
+        let guest = Policy::new("becomeGuest", Who::Anyone, Class::Auth).with(&[Care::Newcomers]);
 
         let body = r#"{"email":"ada@example.com"}"#;
         assert_eq!(names(forgot, &ANYBODY, body), ["auth", "mail-here"]);
         assert_eq!(names(forgot, &ANYBODY, "{}"), ["auth"]);
         assert_eq!(names(guest, &ANYBODY, ""), ["auth", "newcomer"]);
-        let export = Policy::new("exportMe", Who::Customer, Class::Auth).with(Care::Exports);
+        let change = Policy::new("changeEmail", Who::Customer, Class::Auth);
+        let change = change.with(&[Care::Guesses, Care::Mails]);
+        assert_eq!(
+            names(change, &proven(false), body),
+            ["auth", "auth", "guess-address", "guess-here", "guess-account", "mail-here"]
+        );
+        let export = Policy::new("exportMe", Who::Customer, Class::Auth).with(&[Care::Exports]);
         assert_eq!(names(export, &proven(false), ""), ["auth", "auth", "export"]);
         assert_eq!(names(export, &ANYBODY, ""), ["auth"]);
     }

@@ -8,10 +8,13 @@ use holdfast::{
     kernel::EmailAddress,
 };
 
-use super::{address, count, log_in, login};
+use reqwest::Method;
+use serde_json::json;
+
+use super::{address, count, from, log_in, login};
 use crate::support::{
     app::{PASSWORD, TestApp},
-    client::{Answer, Client, until},
+    client::{Answer, Client, checkout_body, until},
 };
 
 const OWNER: &str = "ada@example.com";
@@ -188,6 +191,61 @@ async fn a_right_password_is_an_end_of_the_wrong_ones_at_every_process() {
 }
 
 #[tokio::test]
+async fn a_thief_of_a_token_cannot_guess_the_password_by_changing_the_address() {
+    TestApp::run(async |app| {
+        let owner = app.customer().await;
+        let api = app.limited("guess-account:1/h:3").await.with_token(owner.token(), owner.id);
+        let change = async |place: usize, password: &str| {
+            let request = from(&address(place), &api, Method::POST, "/v1/auth/change-email");
+            let body = json!({ "email": "thief@example.com", "password": password });
+            Answer::to(request.json(&body)).await
+        };
+
+        change(0, PASSWORD).await.assert_status(202);
+        for place in 1..4 {
+            change(place, WRONG).await.assert_problem(403, "wrong-password");
+        }
+
+        // Right or wrong, from wherever.
+        change(4, WRONG).await.assert_problem(429, "too-often");
+        change(5, PASSWORD).await.assert_problem(429, "too-often");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_that_was_revoked_uses_up_nothing_of_its_owner() {
+    TestApp::run(async |app| {
+        app.account(OWNER).await;
+        let api = app.limited("checkout:1/h:3").await;
+        let mug = app.product_with_stock(10).await;
+        let log_in = async || {
+            let answer = log_in(&api, HOME, OWNER, PASSWORD).await;
+            api.with_token(answer.at("/access_token").as_str().unwrap(), None)
+        };
+        let order = async |client: &Client, place: usize| {
+            let order = checkout_body(&[(mug, 1)]);
+            let order = client.checkout(&uuid::Uuid::now_v7().to_string(), &order);
+            Answer::to(order.header("X-Forwarded-For", address(place))).await
+        };
+        let (lost, kept) = (log_in().await, log_in().await);
+        let logout = from(HOME, &lost, Method::POST, "/v1/auth/logout");
+        Answer::to(logout).await.assert_status(204);
+
+        // It is nobody's, and counts where it comes from.
+        for status in [401, 401, 401, 429, 429] {
+            order(&lost, 1).await.assert_status(status);
+        }
+
+        order(&lost, 2).await.assert_status(401);
+        for status in [201, 201, 201, 429] {
+            order(&kept, 3).await.assert_status(status);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn guesses_that_come_at_once_count_before_they_are_answered() {
     TestApp::run(async |app| {
         app.account(OWNER).await;
@@ -236,6 +294,25 @@ async fn a_guesser_gains_nothing_by_a_redis_that_forgets_or_goes_away() {
             }
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whom_redis_knew_is_known_while_it_is_away() {
+    TestApp::run(async |app| {
+        app.account(OWNER).await;
+        let limits = "guess-account:1/h:3,guess-all:1/h:3";
+        let elsewhere = app.limited(limits).await;
+        let (api, gate) = app.limited_behind_a_gate(limits).await;
+        log_in(&elsewhere, HOME, OWNER, PASSWORD).await.assert_status(200);
+        log_in(&api, HOME, OWNER, WRONG).await.assert_status(401);
+
+        gate.close();
+        let answers = stuff_from_everywhere(&[&api], 0, 20).await;
+
+        assert_eq!(count(&answers, 401), 3);
+        log_in(&api, HOME, OWNER, PASSWORD).await.assert_status(200);
     })
     .await;
 }
