@@ -1,15 +1,24 @@
 //! Reads request bodies whole, within limits, before anybody looks at them.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::poll_fn,
+    mem,
+    pin::{Pin, pin},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Poll, Waker},
+    time::Duration,
+};
 
-use futures_util::TryStreamExt;
+use futures_util::TryStream;
 use hyper::body::Bytes;
 use poem::{Body, Request, http::StatusCode};
 use serde_json::Value;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::time::timeout;
 
 use crate::{
     kernel::Detail,
@@ -55,38 +64,118 @@ const fn length_max(class: Class) -> usize {
     }
 }
 
-/// Room for the bodies of all requests that are read or answered.
-#[derive(Debug)]
+/// Room for the bodies of all requests that are read or answered. Where there is none, bodies that wait
+/// for their clients make it; those that are whole never do.
 pub(super) struct Room {
-    shared: Arc<Semaphore>,
-    own: [Arc<Semaphore>; Class::ALL.len()],
+    books: Mutex<Books>,
+    tickets: AtomicU64,
 }
 
-/// The room that a body takes.
-#[derive(Debug, Default)]
-struct Place {
-    shared: Option<OwnedSemaphorePermit>,
-    own: Option<OwnedSemaphorePermit>,
+/// The bytes that are free, and who can leave for more.
+struct Books {
+    shared: usize,
+    own: [usize; Class::ALL.len()],
+    /// Bodies that wait for their clients, by class, in the order in which they began. When they last got
+    /// on counts for nothing: a byte now and then costs a client little, and whoever is honest has said all
+    /// within milliseconds of its beginning.
+    waiting: [BTreeMap<u64, Waiting>; Class::ALL.len()],
+}
+
+/// What has come of a body, and the room that it takes.
+#[derive(Default)]
+struct Part {
+    bytes: Vec<u8>,
+    shared: usize,
+    own: usize,
+}
+
+/// What has come of a body that waits for its client. It is kept here so that whoever needs the room
+/// frees it without waiting for anybody.
+struct Waiting {
+    part: Part,
+    reader: Waker,
+}
+
+/// A body's place in the room, until it is dropped.
+struct Place<'a> {
+    room: &'a Room,
+    class: Class,
+    ticket: u64,
+    part: Part,
+    is_waiting: bool,
 }
 
 /// A body, with the room that it takes until it is dropped.
-#[derive(Debug)]
-pub(super) struct Taken {
+pub(super) struct Taken<'a> {
     pub(super) bytes: Bytes,
-    _place: Place,
+    _place: Place<'a>,
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What it holds is nobody's to read.
+        f.debug_struct("Room").finish_non_exhaustive()
+    }
 }
 
 impl Default for Room {
     fn default() -> Self {
-        let semaphore = |bytes| Arc::new(Semaphore::new(bytes));
-        Self {
-            shared: semaphore(BODIES_MAX - OWN * Class::ALL.len()),
-            own: Class::ALL.map(|_| semaphore(OWN)),
+        Self::new(BODIES_MAX - OWN * Class::ALL.len(), OWN)
+    }
+}
+
+impl Books {
+    /// Takes so much room, of what all share as long as there is some; `false` where there is too little.
+    fn take(&mut self, class: Class, part: &mut Part, bytes: usize) -> bool {
+        if self.free(class) < bytes {
+            return false;
         }
+        let shared = bytes.min(self.shared);
+        let own = bytes - shared;
+        self.shared -= shared;
+        self.own[class as usize] -= own;
+        part.shared += shared;
+        part.own += own;
+        true
+    }
+
+    fn give_back(&mut self, class: Class, part: &Part) {
+        self.shared += part.shared;
+        self.own[class as usize] += part.own;
+    }
+
+    /// The bytes that a body of the class can take.
+    const fn free(&self, class: Class) -> usize {
+        self.shared + self.own[class as usize]
+    }
+
+    /// Frees the room of the body that began first, in this class or, where nobody waits in it, of those
+    /// with a part of what all share: whoever floods one class must not cut off the others.
+    fn evict(&mut self, class: Class) -> Option<Waiting> {
+        let shares = |class: Class| {
+            let mut waiting = self.waiting[class as usize].iter();
+            waiting.find(|(_, waiting)| waiting.part.shared > 0).map(|(ticket, _)| (*ticket, class))
+        };
+        let (ticket, class) = match self.waiting[class as usize].first_key_value() {
+            Some((ticket, _)) => (*ticket, class),
+            None => Class::ALL.into_iter().filter_map(shares).min_by_key(|(ticket, _)| *ticket)?,
+        };
+        let waiting = self.waiting[class as usize].remove(&ticket)?;
+        self.give_back(class, &waiting.part);
+        Some(waiting)
     }
 }
 
 impl Room {
+    fn new(shared: usize, own: usize) -> Self {
+        let books = Books {
+            shared,
+            own: Class::ALL.map(|_| own),
+            waiting: Class::ALL.map(|_| BTreeMap::new()),
+        };
+        Self { books: Mutex::new(books), tickets: AtomicU64::new(0) }
+    }
+
     /// Takes the request's body, unless it is too long, too slow or unfit for our tables, or there is
     /// no room for it.
     pub(super) async fn take(
@@ -94,7 +183,7 @@ impl Room {
         request: &mut Request,
         class: Class,
         time_max: Duration,
-    ) -> Result<Taken, Problem> {
+    ) -> Result<Taken<'_>, Problem> {
         let max = length_max(class);
         let announced = request
             .header("content-length")
@@ -112,45 +201,124 @@ impl Room {
         Ok(taken)
     }
 
-    async fn read(&self, body: Body, class: Class, expected: usize) -> Result<Taken, Problem> {
+    async fn read(&self, body: Body, class: Class, expected: usize) -> Result<Taken<'_>, Problem> {
         let max = length_max(class);
         let mut chunks = pin!(body.into_bytes_stream());
-        // Memory is used when it is written to; growing by doubling would take twice as much.
-        let mut bytes = Vec::with_capacity(expected);
-        let mut place = Place::default();
+        let mut place = self.place(class);
         let mut length = 0;
-        while let Some(chunk) = chunks.try_next().await.map_err(|_| broken_off())? {
+        while let Some(chunk) = place.next(chunks.as_mut()).await? {
             length += chunk.len();
             if length > DISCARD_MAX {
                 break;
             }
             if length > max {
                 // The rest is only listened to.
-                (bytes, place) = (Vec::new(), Place::default());
+                place.empty();
                 continue;
             }
-            self.widen(&mut place, class, chunk.len()).ok_or_else(no_room)?;
-            bytes.extend_from_slice(&chunk);
+            if !self.widen(class, &mut place.part, chunk.len()) {
+                return Err(no_room());
+            }
+            place.part.add(&chunk, expected);
         }
         if length > max {
             return Err(too_large(max));
         }
-        Ok(Taken { bytes: bytes.into(), _place: place })
+        let bytes = mem::take(&mut place.part.bytes).into();
+        Ok(Taken { bytes, _place: place })
     }
 
-    /// Takes so much more room, of what all share as long as there is some.
-    fn widen(&self, place: &mut Place, class: Class, bytes: usize) -> Option<()> {
-        let bytes = u32::try_from(bytes).ok()?;
-        let more = |room: &Arc<Semaphore>| room.clone().try_acquire_many_owned(bytes).ok();
-        let (taken, more) = match more(&self.shared) {
-            Some(more) => (&mut place.shared, more),
-            None => (&mut place.own, more(&self.own[class as usize])?),
-        };
-        match taken {
-            Some(taken) => taken.merge(more),
-            None => *taken = Some(more),
+    fn place(&self, class: Class) -> Place<'_> {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        Place { room: self, class, ticket, part: Part::default(), is_waiting: false }
+    }
+
+    /// Takes so much more room, and has others leave for it; `false` where that is not enough.
+    fn widen(&self, class: Class, part: &mut Part, bytes: usize) -> bool {
+        let mut evicted = Vec::new();
+        let mut books = self.lock();
+        while books.free(class) < bytes {
+            let Some(waiting) = books.evict(class) else { break };
+            evicted.push(waiting);
         }
-        Some(())
+        let is_taken = books.take(class, part, bytes);
+        drop(books);
+        for waiting in evicted {
+            waiting.reader.wake();
+        }
+        is_taken
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Part {
+    /// Adds the chunk to a body of which so much is expected.
+    fn add(&mut self, chunk: &[u8], expected: usize) {
+        let bytes = &mut self.bytes;
+        if bytes.capacity() - bytes.len() < chunk.len() {
+            // What is announced gets no memory before as much has come.
+            let expected = expected.saturating_sub(bytes.len()).min(bytes.len());
+            bytes.reserve_exact(expected.max(chunk.len()));
+        }
+        bytes.extend_from_slice(chunk);
+    }
+}
+
+impl Place<'_> {
+    /// The next chunk of the body; a refusal if it had to make room meanwhile.
+    async fn next<S>(&mut self, mut chunks: Pin<&mut S>) -> Result<Option<Bytes>, Problem>
+    where
+        S: TryStream<Ok = Bytes>,
+    {
+        poll_fn(|cx| {
+            if !self.resume() {
+                return Poll::Ready(Err(no_room()));
+            }
+            let next = chunks.as_mut().try_poll_next(cx);
+            if next.is_pending() {
+                self.wait(cx.waker());
+            }
+            next.map(|chunk| chunk.transpose().map_err(|_| broken_off()))
+        })
+        .await
+    }
+
+    /// Lets others have the room if they need it.
+    fn wait(&mut self, reader: &Waker) {
+        if self.part.shared + self.part.own == 0 {
+            return;
+        }
+        let waiting = Waiting { part: mem::take(&mut self.part), reader: reader.clone() };
+        self.room.lock().waiting[self.class as usize].insert(self.ticket, waiting);
+        self.is_waiting = true;
+    }
+
+    /// Has what has come so far back; `false` if others took the room.
+    fn resume(&mut self) -> bool {
+        if !mem::take(&mut self.is_waiting) {
+            return true;
+        }
+        let waiting = self.room.lock().waiting[self.class as usize].remove(&self.ticket);
+        let is_left = waiting.is_some();
+        self.part = waiting.map(|waiting| waiting.part).unwrap_or_default();
+        is_left
+    }
+
+    fn empty(&mut self) {
+        let part = mem::take(&mut self.part);
+        if part.shared + part.own > 0 {
+            self.room.lock().give_back(self.class, &part);
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.resume();
+        self.empty();
     }
 }
 
@@ -214,7 +382,108 @@ fn broken_off() -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use futures_util::{future::poll_immediate, stream};
+    use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
     use super::*;
+
+    /// A client that sends what it is told to.
+    struct Client(UnboundedSender<Result<Bytes, io::Error>>);
+
+    impl Client {
+        fn begin() -> (Self, Body) {
+            let (chunks, mut sent) = unbounded_channel();
+            let body = Body::from_bytes_stream(stream::poll_fn(move |cx| sent.poll_recv(cx)));
+            (Self(chunks), body)
+        }
+
+        fn send(&self, length: usize) {
+            self.0.send(Ok(vec![b' '; length].into())).unwrap();
+        }
+
+        fn whole(length: usize) -> Body {
+            vec![b' '; length].into()
+        }
+    }
+
+    fn refused(read: Option<Result<Taken<'_>, Problem>>) -> Option<StatusCode> {
+        read?.err().map(|problem| problem.status())
+    }
+
+    #[tokio::test]
+    async fn who_began_first_makes_room_whoever_sent_a_byte_last() {
+        let room = Room::new(60, 40);
+        let (first, body) = Client::begin();
+        let mut first_read = pin!(room.read(body, Class::Checkout, 0));
+        let (second, body) = Client::begin();
+        let mut second_read = pin!(room.read(body, Class::Checkout, 0));
+        first.send(49);
+        assert!(poll_immediate(&mut first_read).await.is_none());
+        second.send(49);
+        assert!(poll_immediate(&mut second_read).await.is_none());
+        first.send(1);
+        assert!(poll_immediate(&mut first_read).await.is_none());
+
+        let arrived = room.read(Client::whole(50), Class::Checkout, 0).await;
+
+        assert_eq!(arrived.ok().map(|taken| taken.bytes.len()), Some(50));
+        let busy = StatusCode::SERVICE_UNAVAILABLE;
+        assert_eq!(refused(poll_immediate(&mut first_read).await), Some(busy));
+        second.send(1);
+        drop(second);
+        let taken = poll_immediate(&mut second_read).await.unwrap();
+        assert_eq!(taken.ok().map(|taken| taken.bytes.len()), Some(50));
+    }
+
+    #[tokio::test]
+    async fn what_is_whole_stays_and_leaves_each_class_its_own_room() {
+        let room = Room::new(60, 40);
+        let whole = room.read(Client::whole(100), Class::Admin, 0).await;
+
+        let refusal = room.read(Client::whole(1), Class::Admin, 0).await;
+        let other = room.read(Client::whole(40), Class::Checkout, 0).await;
+
+        assert_eq!(refused(Some(refusal)), Some(StatusCode::SERVICE_UNAVAILABLE));
+        assert!(whole.is_ok() && other.is_ok());
+        drop(whole);
+        assert!(room.read(Client::whole(100), Class::Admin, 0).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_class_makes_room_for_itself_before_others_do() {
+        let room = Room::new(100, 0);
+        let (checkout, body) = Client::begin();
+        let mut checkout_read = pin!(room.read(body, Class::Checkout, 0));
+        checkout.send(50);
+        assert!(poll_immediate(&mut checkout_read).await.is_none());
+        let (admin, body) = Client::begin();
+        let mut admin_read = pin!(room.read(body, Class::Admin, 0));
+        admin.send(50);
+        assert!(poll_immediate(&mut admin_read).await.is_none());
+
+        let second = room.read(Client::whole(50), Class::Admin, 0).await;
+        assert!(second.is_ok() && poll_immediate(&mut checkout_read).await.is_none());
+        assert!(refused(poll_immediate(&mut admin_read).await).is_some());
+        let third = room.read(Client::whole(50), Class::Admin, 0).await;
+
+        assert!(third.is_ok());
+        assert!(refused(poll_immediate(&mut checkout_read).await).is_some());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_of_a_body_that_nobody_reads_any_more() {
+        let room = Room::new(60, 40);
+        let (client, body) = Client::begin();
+        client.send(100);
+
+        assert!(poll_immediate(Box::pin(room.read(body, Class::Cart, 0))).await.is_none());
+
+        let books = room.lock();
+        assert_eq!((books.shared, books.own), (60, [40; Class::ALL.len()]));
+        assert!(books.waiting.iter().all(BTreeMap::is_empty));
+    }
 
     #[test]
     fn nul_is_found_where_it_stands() {

@@ -1,16 +1,23 @@
 //! Clients that want us to keep, to parse or to look for more than anybody needs.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
-use tokio::time::timeout;
+use tokio::{task::JoinSet, time::timeout};
 use uuid::Uuid;
 
 use crate::{
     process::Api,
     raw::{PLAIN, Raw, assert_only_problem},
     steady::Steady,
-    support::app::TestApp,
+    support::{app::TestApp, client::until},
 };
 
 const MIB: usize = 1024 * 1024;
@@ -133,41 +140,105 @@ async fn large_bodies_of_strangers_leave_room_for_checkouts_payments_and_webhook
     /// What the longest cart brings.
     const USUAL: usize = 60 * 1024;
     TestApp::run(async |app| {
-        let begin = async |path: &str, length: usize, sent: usize| {
-            let mut raw = Raw::connect(app.address).await;
-            let head =
-                format!("POST {path} HTTP/1.1\r\nHost: shop\r\nContent-Length: {length}\r\n\r\n");
-            raw.send(head).await;
-            raw.send(vec![b' '; sent]).await;
-            raw
-        };
+        let begin = async |path: &str, length, sent| begin(app.address, path, length, sent).await;
+        // Half a cart, before the strangers come.
+        let mut slow = begin("/v1/checkout", USUAL, USUAL / 2).await;
 
         // Nobody has a token, and a body is whole before anybody asks for one.
         let large = (0..BODIES).map(|_| begin("/v1/products", MIB, MIB - 1));
-        let mut held = join_all(large).await;
-        loop {
-            let mut more = begin("/v1/products", USUAL + 1, USUAL).await;
-            if let Ok(answer) = timeout(Duration::from_millis(200), more.answer()).await {
-                answer.unwrap().assert_problem(503, "busy");
-                break;
+        let mut strangers = join_all(large).await;
+        let mut told = 0;
+        for stranger in &mut strangers {
+            // There was room for eighty; some began first and made it for others.
+            let answer = timeout(Duration::from_millis(10), stranger.answer()).await;
+            if let Ok(Some(answer)) = answer {
+                answer.assert_problem(503, "busy");
+                told += 1;
             }
-            held.push(more);
         }
 
+        assert!(told > 0);
         let order = Uuid::now_v7();
         for path in [
             "/v1/checkout".to_owned(),
             format!("/v1/orders/{order}/payments"),
             "/v1/webhooks/stripe".to_owned(),
             "/v1/auth/login".to_owned(),
+            "/v1/products".to_owned(),
         ] {
             let answer = begin(&path, USUAL, USUAL).await.answer().await.unwrap();
             assert!((400..500).contains(&answer.status), "{path}: {answer:?}");
         }
-        let still = begin("/v1/products", USUAL, USUAL).await.answer().await.unwrap();
-        still.assert_problem(503, "busy");
+        slow.send(vec![b' '; USUAL - USUAL / 2]).await;
+        let answer = slow.answer().await.unwrap();
+        assert!((400..500).contains(&answer.status), "{answer:?}");
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_stall_make_room_for_those_that_arrive() {
+    /// Of so many there is room for 1,280, in what all share and what is for checkouts alone.
+    const CARTS: usize = 1_300;
+    const CART: usize = 64 * 1024;
+    /// So many have been told by then that those who find no room have come back again and again.
+    const FULL: usize = 200;
+    /// What is asked beside them, a body in one piece or in two.
+    const ASKED: usize = 100;
+    const ANSWER_MAX: Duration = Duration::from_secs(2);
+    TestApp::run(async |app| {
+        let api = Api::start(app).await;
+        let address = api.address;
+        let told = Arc::new(AtomicUsize::new(0));
+        let mut strangers = JoinSet::new();
+        for _ in 0..CARTS {
+            strangers.spawn(stall_for_ever(address, CART, told.clone()));
+        }
+        until("there is no room left", async || {
+            let told = told.load(Ordering::Relaxed);
+            if told >= FULL { Ok(()) } else { Err(format!("{told} were told")) }
+        })
+        .await;
+
+        let before = told.load(Ordering::Relaxed);
+        let mut worst = Duration::ZERO;
+        for (n, length) in (0..ASKED).zip([500, 8 * 1024, CART].into_iter().cycle()) {
+            let begun_at = Instant::now();
+            let first = if n % 2 == 0 { length } else { length / 2 };
+            let mut raw = begin(address, "/v1/checkout", length, first).await;
+            raw.send(vec![b' '; length - first]).await;
+            let answer = raw.answer().await.unwrap();
+            worst = worst.max(begun_at.elapsed());
+            assert_eq!(answer.status, 401, "{n}: {answer:?}");
+        }
+
+        let told = told.load(Ordering::Relaxed) - before;
+        println!("{ASKED} carts among bodies that stall: worst {worst:?}, {told} made room");
+        assert!(worst < ANSWER_MAX, "{worst:?}");
+        assert!(told > 0);
+    })
+    .await;
+}
+
+/// Begins a request and sends so much of its body.
+async fn begin(address: SocketAddr, path: &str, length: usize, sent: usize) -> Raw {
+    let mut raw = Raw::connect(address).await;
+    let head = format!("POST {path} HTTP/1.1\r\nHost: shop\r\nContent-Length: {length}\r\n\r\n");
+    raw.send(head).await;
+    raw.send(vec![b' '; sent]).await;
+    raw
+}
+
+/// Leaves out the last byte of a body, and begins again whenever it is told to leave.
+async fn stall_for_ever(address: SocketAddr, length: usize, told: Arc<AtomicUsize>) {
+    loop {
+        let mut raw = begin(address, "/v1/checkout", length, length - 1).await;
+        // Whoever takes too long to look is closed.
+        let answer = raw.answer().await;
+        if answer.is_some_and(|answer| answer.status == 503) {
+            told.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
