@@ -527,12 +527,21 @@ pub async fn show(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<Row>
     .await
 }
 
-/// Makes a dead or waiting job due now, with all its attempts before it; `false` when there is no
+/// What a job was before an operator decided about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Was {
+    pub kind: String,
+    pub state: String,
+    pub attempts: i32,
+}
+
+/// Makes a dead or waiting job due now, with all its attempts before it; `None` when there is no
 /// such job, or it is done, discarded or in work.
 ///
 /// The reaper wakes a worker for it within a second.
-pub async fn retry(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<bool> {
-    let retried = sqlx::query!(
+pub async fn retry(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<Was>> {
+    sqlx::query_as!(
+        Was,
         r#"
         UPDATE job_ledger
         SET state = 'ready',
@@ -542,40 +551,53 @@ pub async fn retry(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<bool> {
             lease_until = NULL,
             attempts = 0,
             losses = 0
-        WHERE id = $1
-            AND state IN ('ready', 'dead')
-            AND (lease_until IS NULL OR lease_until <= now())
+        FROM (
+            SELECT id, kind, state, attempts
+            FROM job_ledger
+            WHERE id = $1
+                AND state IN ('ready', 'dead')
+                AND (lease_until IS NULL OR lease_until <= now())
+            FOR UPDATE
+        ) AS was
+        WHERE job_ledger.id = was.id
+        RETURNING was.kind, was.state, was.attempts
         "#,
         id,
     )
-    .execute(db)
-    .await?;
-    Ok(retried.rows_affected() == 1)
+    .fetch_optional(db)
+    .await
 }
 
-/// Takes a dead or waiting job off everybody's list, for good; `false` when there is no such job,
+/// Takes a dead or waiting job off everybody's list, for good; `None` when there is no such job,
 /// or it is done, discarded or in work.
 ///
 /// It is a state of its own: `dead` stays the list of what needs an operator, and `done` never
 /// claims an effect that did not happen.
-pub async fn discard(db: impl PgExecutor<'_>, id: Uuid, by: &str) -> sqlx::Result<bool> {
-    let discarded = sqlx::query!(
+pub async fn discard(db: impl PgExecutor<'_>, id: Uuid, by: &str) -> sqlx::Result<Option<Was>> {
+    sqlx::query_as!(
+        Was,
         r#"
         UPDATE job_ledger
         SET state = 'discarded',
             finished_at = now(),
             lease_until = NULL,
             last_error = 'discarded by ' || $2 || COALESCE(': ' || last_error, '')
-        WHERE id = $1
-            AND state IN ('ready', 'dead')
-            AND (lease_until IS NULL OR lease_until <= now())
+        FROM (
+            SELECT id, kind, state, attempts
+            FROM job_ledger
+            WHERE id = $1
+                AND state IN ('ready', 'dead')
+                AND (lease_until IS NULL OR lease_until <= now())
+            FOR UPDATE
+        ) AS was
+        WHERE job_ledger.id = was.id
+        RETURNING was.kind, was.state, was.attempts
         "#,
         id,
         by,
     )
-    .execute(db)
-    .await?;
-    Ok(discarded.rows_affected() == 1)
+    .fetch_optional(db)
+    .await
 }
 
 /// Forgets the jobs with these dedupe keys that are finished, whatever became of them: they may be

@@ -1,4 +1,4 @@
-//! The audit log: what members of staff did, one row each, never changed.
+//! The audit log: what members of staff and operators did, one row each, never changed.
 //!
 //! Owns `audit_log`. A row is written in the transaction of what it tells of.
 

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod files;
+mod operator;
 mod reading;
 mod strict;
 mod values;
@@ -16,6 +17,7 @@ use secrecy::SecretString;
 
 use crate::kernel::rates::Rates;
 use arguments::{ApiArguments, MailerArguments, ReaperArguments, WebhooksArguments};
+pub use operator::operator;
 use reading::Reading;
 use values::{given, user_of};
 
@@ -234,14 +236,20 @@ pub struct Owner {
 
 impl Ctl {
     pub fn database_url(&self) -> Result<SecretString, BadSettings> {
-        let mut reading = Reading::default();
+        self.read_url(Reading::default())
+    }
+
+    pub fn owner(&self, migrate: &Migrate) -> Result<Owner, BadSettings> {
+        self.read_owner(migrate, Reading::default())
+    }
+
+    fn read_url(&self, mut reading: Reading) -> Result<SecretString, BadSettings> {
         let url = reading.database_url("DATABASE_URL", self.database_url.as_ref());
         reading.finish(url)
     }
 
-    pub fn owner(&self, migrate: &Migrate) -> Result<Owner, BadSettings> {
+    fn read_owner(&self, migrate: &Migrate, mut reading: Reading) -> Result<Owner, BadSettings> {
         const OWNER: &str = "MIGRATE_DATABASE_URL";
-        let mut reading = Reading::default();
         let own = reading.secret(OWNER, migrate.migrate_database_url.as_ref()).ok().flatten();
         let app_role = given(migrate.app_role.as_ref()).map(str::to_owned);
         let owner = if own.is_none() {
@@ -267,7 +275,7 @@ impl Settings for Api {
     const PROCESS: &'static str = "api";
 
     fn read() -> Result<Self, BadSettings> {
-        Self::try_from(ApiArguments::parse())
+        ApiArguments::parse().settings(Reading::default())
     }
 
     fn common(&self) -> &Common {
@@ -287,7 +295,7 @@ impl Settings for Webhooks {
     const PROCESS: &'static str = "webhooks";
 
     fn read() -> Result<Self, BadSettings> {
-        Self::try_from(WebhooksArguments::parse())
+        WebhooksArguments::parse().settings(Reading::default())
     }
 
     fn common(&self) -> &Common {
@@ -303,7 +311,7 @@ impl Settings for Reaper {
     const PROCESS: &'static str = "reaper";
 
     fn read() -> Result<Self, BadSettings> {
-        Self::try_from(ReaperArguments::parse())
+        ReaperArguments::parse().settings(Reading::default())
     }
 
     fn common(&self) -> &Common {
@@ -319,7 +327,7 @@ impl Settings for Mailer {
     const PROCESS: &'static str = "mailer";
 
     fn read() -> Result<Self, BadSettings> {
-        Self::try_from(MailerArguments::parse())
+        MailerArguments::parse().settings(Reading::default())
     }
 
     fn common(&self) -> &Common {

@@ -23,10 +23,8 @@ use super::{
 };
 use crate::kernel::rates::Rates;
 
-impl TryFrom<ApiArguments> for Api {
-    type Error = BadSettings;
-
-    fn try_from(arguments: ApiArguments) -> Result<Self, BadSettings> {
+impl ApiArguments {
+    pub(super) fn settings(self, mut reading: Reading) -> Result<Api, BadSettings> {
         // One batch is in flight at a time; the rest is for reads and logins.
         const POOL: &str = "10";
         // Three slices of checkouts: one at work, one that waits for it, one that is read or answered.
@@ -35,38 +33,37 @@ impl TryFrom<ApiArguments> for Api {
                             and hyphens, each key 32 bytes in base64url";
         const ORIGINS: &str = "comma-separated origins as browsers write them: https://shop.example, \
                                without a path, a default port or capitals";
-        let mut reading = Reading::default();
-        let common = reading.common(&arguments.common, POOL);
-        let listen = reading.take("LISTEN", arguments.listen.as_deref(), ADDRESS, parse);
-        let hold = given(arguments.hold.as_ref()).or(Some("15m"));
+        let common = reading.common(&self.common, POOL);
+        let listen = reading.take("LISTEN", self.listen.as_deref(), ADDRESS, parse);
+        let hold = given(self.hold.as_ref()).or(Some("15m"));
         let hold = reading.take("HOLD", hold, "a time from 5s to 24h, as 20s, 15m or 2h", time);
         let mut keys = |name, list: Option<&SecretString>| {
             let keys = reading.take_secret(name, list, KEYS, keys);
             reading.weak_keys(name, keys.as_ref());
             keys
         };
-        let token_keys = keys("TOKEN_KEYS", arguments.token_keys.as_ref());
-        let guest_token_keys = keys("GUEST_TOKEN_KEYS", arguments.guest_token_keys.as_ref());
+        let token_keys = keys("TOKEN_KEYS", self.token_keys.as_ref());
+        let guest_token_keys = keys("GUEST_TOKEN_KEYS", self.guest_token_keys.as_ref());
         reading.distinct(token_keys.as_ref(), guest_token_keys.as_ref());
-        let providers = reading.providers(&arguments.providers);
-        let limits = match given(arguments.limits.as_ref()) {
+        let providers = reading.providers(&self.providers);
+        let limits = match given(self.limits.as_ref()) {
             None => Some(Rates::default()),
             limits => reading.take("LIMITS", limits, RATES, parse),
         };
-        let allowed_origins = match given(arguments.allowed_origins.as_ref()) {
+        let allowed_origins = match given(self.allowed_origins.as_ref()) {
             None => Some(Vec::new()),
             list => reading.take("ALLOWED_ORIGINS", list, ORIGINS, origins),
         };
         let mut origins = allowed_origins.iter().flatten();
         let is_open = origins.any(|origin: &String| !origin.starts_with("https://"));
         reading.weak("ALLOWED_ORIGINS", is_open, "https:// origins only");
-        let proxies = given(arguments.trusted_proxies.as_ref()).or(Some("0"));
+        let proxies = given(self.trusted_proxies.as_ref()).or(Some("0"));
         let proxies = reading.take("TRUSTED_PROXIES", proxies, "a number from 0 to 8", proxies_of);
-        let concurrency = given(arguments.concurrency.as_ref()).or(Some(CONCURRENCY));
+        let concurrency = given(self.concurrency.as_ref()).or(Some(CONCURRENCY));
         let concurrency =
             reading.take("CONCURRENCY", concurrency, "a number from 16 to 65536", concurrency_of);
         let settings = || {
-            Some(Self {
+            Some(Api {
                 common: common?,
                 listen: listen?,
                 hold: hold?,
@@ -83,60 +80,51 @@ impl TryFrom<ApiArguments> for Api {
     }
 }
 
-impl TryFrom<WebhooksArguments> for Webhooks {
-    type Error = BadSettings;
-
-    fn try_from(arguments: WebhooksArguments) -> Result<Self, BadSettings> {
+impl WebhooksArguments {
+    pub(super) fn settings(self, mut reading: Reading) -> Result<Webhooks, BadSettings> {
         // No connection is held while a provider is asked; settling payments takes one each.
         const POOL: &str = "8";
-        let mut reading = Reading::default();
-        let common = reading.common(&arguments.common, POOL);
-        let providers = reading.providers(&arguments.providers);
-        let settings = || Some(Self { common: common?, providers: providers? });
+        let common = reading.common(&self.common, POOL);
+        let providers = reading.providers(&self.providers);
+        let settings = || Some(Webhooks { common: common?, providers: providers? });
         reading.finish(settings())
     }
 }
 
-impl TryFrom<ReaperArguments> for Reaper {
-    type Error = BadSettings;
-
-    fn try_from(arguments: ReaperArguments) -> Result<Self, BadSettings> {
+impl ReaperArguments {
+    pub(super) fn settings(self, mut reading: Reading) -> Result<Reaper, BadSettings> {
         // Expiring, sweeping, pushing and purging each have one statement in flight, and reconciling a few.
         const POOL: &str = "10";
-        let mut reading = Reading::default();
-        let common = reading.common(&arguments.common, POOL);
-        let providers = reading.providers(&arguments.providers);
-        let settings = || Some(Self { common: common?, providers: providers? });
+        let common = reading.common(&self.common, POOL);
+        let providers = reading.providers(&self.providers);
+        let settings = || Some(Reaper { common: common?, providers: providers? });
         reading.finish(settings())
     }
 }
 
-impl TryFrom<MailerArguments> for Mailer {
-    type Error = BadSettings;
-
-    fn try_from(arguments: MailerArguments) -> Result<Self, BadSettings> {
+impl MailerArguments {
+    pub(super) fn settings(self, mut reading: Reading) -> Result<Mailer, BadSettings> {
         // No connection is held while the mail server is asked.
         const POOL: &str = "5";
-        let mut reading = Reading::default();
-        let common = reading.common(&arguments.common, POOL);
+        let common = reading.common(&self.common, POOL);
         let smtp_url = reading.take_secret(
             "SMTP_URL",
-            arguments.smtp_url.as_ref(),
+            self.smtp_url.as_ref(),
             "a mail server as smtp://[user:password@]host:port or smtps://…",
             smtp,
         );
         let is_open = smtp_url.as_ref().is_some_and(|url| is_open_smtp(expose(url)));
         reading.weak("SMTP_URL", is_open, "smtps://…, or smtp://…?tls=required, unless it is here");
-        let from = arguments.mail_from.as_deref();
+        let from = self.mail_from.as_deref();
         let from = reading.take(
             "MAIL_FROM",
             from,
             "an address as Shop <orders@shop.example>",
             mail_address,
         );
-        let shop_name = arguments.shop_name.as_deref();
+        let shop_name = self.shop_name.as_deref();
         let shop_name = reading.take("SHOP_NAME", shop_name, "what the shop is called", parse);
-        let shop_url = arguments.shop_url.as_deref();
+        let shop_url = self.shop_url.as_deref();
         let shop_url = reading.take("SHOP_URL", shop_url, "an https:// or http:// URL", web_url);
         let is_open = shop_url.as_ref().is_some_and(|url| !is_https(url));
         reading.weak("SHOP_URL", is_open, "an https:// URL");
@@ -147,7 +135,7 @@ impl TryFrom<MailerArguments> for Mailer {
                 shop_name: shop_name?,
                 shop_url: shop_url?,
             };
-            Some(Self { common: common?, mail })
+            Some(Mailer { common: common?, mail })
         };
         reading.finish(settings())
     }

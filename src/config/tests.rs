@@ -1,7 +1,10 @@
-use clap::{CommandFactory, Parser};
+use std::{any::TypeId, collections::BTreeSet, env::temp_dir, fs, iter, path::PathBuf};
+
+use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser};
+use secrecy::SecretString;
 
 use super::{
-    Api, BadSettings, Duration, Failpoint, Mailer,
+    Api, BadSettings, Ctl, Duration, Failpoint, Migrate,
     arguments::{ApiArguments, MailerArguments, ReaperArguments, WebhooksArguments},
     reading::Reading,
     strict::{is_guessable, is_open_smtp},
@@ -46,7 +49,8 @@ fn read_api(changes: &[(&str, &str)]) -> Result<Api, BadSettings> {
         flags.iter_mut().find(|(name, _)| name == flag).unwrap().1 = value;
     }
     let flags = flags.iter().map(|(flag, value)| format!("{flag}={value}"));
-    ApiArguments::try_parse_from(std::iter::once("api".to_owned()).chain(flags)).unwrap().try_into()
+    let flags = iter::once("api".to_owned()).chain(flags);
+    ApiArguments::try_parse_from(flags).unwrap().settings(Reading::default())
 }
 
 #[test]
@@ -296,7 +300,7 @@ fn misconfiguration_a_mailer_in_production_speaks_in_cipher_and_of_a_shop_with_h
         ];
         let flags = flags.into_iter().map(str::to_owned);
         let flags = flags.chain([format!("--smtp-url={smtp}"), format!("--shop-url={shop}")]);
-        Mailer::try_from(MailerArguments::try_parse_from(flags).unwrap())
+        MailerArguments::try_parse_from(flags).unwrap().settings(Reading::default())
     };
 
     read("smtps://mail.example", "https://shop.example").unwrap();
@@ -341,13 +345,149 @@ fn keys_of_two_purposes_share_nothing() {
     assert_eq!(problems.lines().count(), 1, "{problems}");
 }
 
+/// What each flag that must be given may be.
+const GOOD: [(&str, &str); 16] = [
+    ("environment", "development"),
+    ("database-url", "postgres://app:hunter2@localhost/shop"),
+    ("migrate-database-url", "postgres://owner:hunter2@localhost/shop"),
+    ("redis-url", "redis://:hunter2@localhost"),
+    ("health-listen", "127.0.0.1:9090"),
+    ("listen", "127.0.0.1:8080"),
+    ("token-keys", "ours:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"),
+    ("guest-token-keys", GUEST_KEYS),
+    ("stripe-keys", "sk_test_hunter2"),
+    ("stripe-webhook-secrets", "whsec_hunter2"),
+    ("razorpay-keys", "rzp_test_1:hunter2"),
+    ("razorpay-webhook-secrets", "hunter2"),
+    ("smtp-url", "smtps://hunter2@mail.example"),
+    ("mail-from", "orders@shop.example"),
+    ("shop-name", "Shop"),
+    ("shop-url", "https://shop.example"),
+];
+
+/// A setting of one process, and how that process reads all of its settings from flags.
+struct Setting {
+    process: Command,
+    flag: String,
+    name: String,
+    read: Read,
+}
+
+type Read = fn(&ArgMatches, Reading) -> Result<(), BadSettings>;
+
+impl Setting {
+    /// Every setting of any process that holds a secret.
+    fn secrets() -> Vec<Self> {
+        let processes: [(Command, Read); 6] = [
+            (ApiArguments::command(), |flags, reading| {
+                ApiArguments::from_arg_matches(flags).unwrap().settings(reading).map(drop)
+            }),
+            (WebhooksArguments::command(), |flags, reading| {
+                WebhooksArguments::from_arg_matches(flags).unwrap().settings(reading).map(drop)
+            }),
+            (ReaperArguments::command(), |flags, reading| {
+                ReaperArguments::from_arg_matches(flags).unwrap().settings(reading).map(drop)
+            }),
+            (MailerArguments::command(), |flags, reading| {
+                MailerArguments::from_arg_matches(flags).unwrap().settings(reading).map(drop)
+            }),
+            (Ctl::augment_args(Command::new("ctl")), |flags, reading| {
+                Ctl::from_arg_matches(flags).unwrap().read_url(reading).map(drop)
+            }),
+            (Migrate::augment_args(Command::new("ctl migrate")), |flags, reading| {
+                let migrate = Migrate::from_arg_matches(flags).unwrap();
+                Ctl { database_url: None }.read_owner(&migrate, reading).map(drop)
+            }),
+        ];
+        let mut secrets = Vec::new();
+        for (process, read) in processes {
+            for argument in process.get_arguments() {
+                if argument.get_value_parser().type_id() == TypeId::of::<SecretString>() {
+                    let flag = argument.get_long().unwrap().to_owned();
+                    let name = argument.get_env().unwrap().to_str().unwrap().to_owned();
+                    secrets.push(Self { process: process.clone(), flag, name, read });
+                }
+            }
+        }
+        secrets
+    }
+
+    /// Reads the process's settings, this one from a file and the others from flags.
+    fn read_from_file(&self, content: &str) -> Result<(), BadSettings> {
+        let arguments = self.process.get_arguments().filter(|flag| flag.get_env().is_some());
+        let flags = arguments.map(|argument| {
+            let flag = argument.get_long().unwrap();
+            // One that is set to nothing is not set, whatever the environment says.
+            let value = if flag == self.flag { "" } else { good(flag) };
+            format!("--{flag}={value}")
+        });
+        let flags = iter::once("process".to_owned()).chain(flags);
+        let flags = self.process.clone().get_matches_from(flags);
+
+        let file = temp_dir().join(format!("holdfast-secret-{}", uuid::Uuid::now_v7()));
+        fs::write(&file, content).unwrap();
+        let (name, path) = (self.name.clone(), file.clone());
+        let file_of = move |asked: &str| (asked == name).then(|| path.clone());
+        let read = (self.read)(&flags, reading(Box::new(file_of)));
+        fs::remove_file(file).unwrap();
+        read
+    }
+}
+
+/// Nothing for a flag that may be left out.
+fn good(flag: &str) -> &'static str {
+    GOOD.iter().find(|(good, _)| *good == flag).map_or("", |(_, value)| value)
+}
+
+#[test]
+fn every_setting_that_holds_a_secret_is_read_from_its_file() {
+    let mut read = BTreeSet::new();
+    for secret in Setting::secrets() {
+        let process = secret.process.get_name();
+
+        secret.read_from_file(&format!("{}\n", good(&secret.flag))).unwrap();
+        let problems = secret.read_from_file(",").unwrap_err().to_string();
+
+        let complaint = format!("{} is wrong; it should be", secret.name);
+        assert!(problems.starts_with(&complaint), "{process}: {problems}");
+        read.insert(format!("{process} {}", secret.name));
+    }
+
+    let every = ["DATABASE_URL", "REDIS_URL"];
+    let providers =
+        ["RAZORPAY_KEYS", "RAZORPAY_WEBHOOK_SECRETS", "STRIPE_KEYS", "STRIPE_WEBHOOK_SECRETS"];
+    let all: [(&str, &[&[&str]]); 6] = [
+        ("api", &[&every, &providers, &["GUEST_TOKEN_KEYS", "TOKEN_KEYS"]]),
+        ("webhooks", &[&every, &providers]),
+        ("reaper", &[&every, &providers]),
+        ("mailer", &[&every, &["SMTP_URL"]]),
+        ("ctl", &[&["DATABASE_URL"]]),
+        ("ctl migrate", &[&["MIGRATE_DATABASE_URL"]]),
+    ];
+    let all = all.iter().flat_map(|(process, names)| {
+        names.iter().copied().flatten().map(move |name| format!("{process} {name}"))
+    });
+    assert_eq!(read, all.collect());
+}
+
+#[test]
+fn whom_ctl_migrates_for_is_told_by_a_file_too() {
+    let file = temp_dir().join(format!("holdfast-secret-{}", uuid::Uuid::now_v7()));
+    fs::write(&file, "postgres://app:hunter2@localhost/shop\n").unwrap();
+    let path = file.clone();
+    let file_of = move |name: &str| (name == "DATABASE_URL").then(|| path.clone());
+    let owner = SecretString::from("postgres://owner:hunter2@localhost/shop");
+    let migrate = Migrate { migrate_database_url: Some(owner), app_role: None };
+
+    let owner = Ctl { database_url: None }.read_owner(&migrate, reading(Box::new(file_of)));
+
+    assert_eq!(owner.unwrap().app_role.as_deref(), Some("app"));
+    fs::remove_file(file).unwrap();
+}
+
 #[test]
 fn a_secret_is_read_from_its_file_without_the_newline_at_its_end() {
-    use std::{fs, path::PathBuf};
-
-    use secrecy::SecretString;
-
-    let folder = std::env::temp_dir().join(format!("holdfast-files-{}", uuid::Uuid::now_v7()));
+    let folder = temp_dir().join(format!("holdfast-files-{}", uuid::Uuid::now_v7()));
     fs::create_dir_all(&folder).unwrap();
     let file = folder.join("secret");
     for (content, secret) in [

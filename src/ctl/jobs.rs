@@ -1,9 +1,11 @@
 use clap::Subcommand;
-use jobs::ledger::{self, Filter, Row, State};
+use jobs::ledger::{self, Filter, Row, State, Was};
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::Outcome;
+use super::{Outcome, entry};
+use crate::audit;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -56,11 +58,32 @@ pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
             let row = ledger::show(db, id).await?;
             Ok(told(row.as_ref(), id))
         }
-        Command::Retry { id } => changed(ledger::retry(db, id).await?, id, "will be tried again"),
+        Command::Retry { id } => {
+            let mut tx = db.begin().await?;
+            let was = ledger::retry(&mut *tx, id).await?;
+            if let Some(was) = &was {
+                let after = json!({ "state": State::Ready.name(), "attempts": 0 });
+                audit::record(&mut *tx, &decided("retryJob", id, was, after)).await?;
+            }
+            tx.commit().await?;
+            Ok(changed(was.is_some(), id, "will be tried again"))
+        }
         Command::Discard { id, by } => {
-            changed(ledger::discard(db, id, &by).await?, id, "is discarded")
+            let mut tx = db.begin().await?;
+            let was = ledger::discard(&mut *tx, id, &by).await?;
+            if let Some(was) = &was {
+                let after = json!({ "state": State::Discarded.name(), "by": by });
+                audit::record(&mut *tx, &decided("discardJob", id, was, after)).await?;
+            }
+            tx.commit().await?;
+            Ok(changed(was.is_some(), id, "is discarded"))
         }
     }
+}
+
+fn decided(action: &str, id: Uuid, was: &Was, after: Value) -> audit::Entry {
+    let before = json!({ "kind": was.kind, "state": was.state, "attempts": was.attempts });
+    entry(action, format!("job:{id}"), Some(before), after)
 }
 
 fn told(row: Option<&Row>, id: Uuid) -> bool {
@@ -71,12 +94,11 @@ fn told(row: Option<&Row>, id: Uuid) -> bool {
     row.is_some()
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "it ends a command")]
-fn changed(changed: bool, id: Uuid, what: &str) -> Outcome {
+fn changed(changed: bool, id: Uuid, what: &str) -> bool {
     if changed {
         println!("{id} {what}");
     } else {
         println!("there is no job {id} of which that can be said");
     }
-    Ok(changed)
+    changed
 }

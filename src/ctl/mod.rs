@@ -21,10 +21,11 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::{
-    config,
+    audit, config,
     doctor::{self, ProviderLedger},
 };
 
@@ -120,6 +121,20 @@ async fn connect(url: &SecretString) -> sqlx::Result<PgPool> {
     PgPoolOptions::new().max_connections(2).connect(url.expose_secret()).await
 }
 
+/// What the audit log says of something that was done here. Whoever has a shell is no user of the
+/// shop: beside what came of it, `after` names who that was.
+fn entry(action: &str, subject: String, before: Option<Value>, mut after: Value) -> audit::Entry {
+    after["operator"] = config::operator().into();
+    audit::Entry {
+        actor_id: audit::OPERATOR,
+        action: action.to_owned(),
+        subject,
+        before,
+        after: Some(after),
+        request_id: None,
+    }
+}
+
 async fn migrate(owner: config::Owner) -> Outcome {
     let db = connect(&owner.database_url).await?;
     crate::MIGRATOR.run(&db).await?;
@@ -131,8 +146,10 @@ async fn migrate(owner: config::Owner) -> Outcome {
         );
         return Ok(true);
     };
-    privileges::grant(&db, &role).await?;
-    println!("{role} may do what the processes do, and no more");
+    for left in privileges::grant(&db, &role).await? {
+        eprintln!("warning: {left}, until the owner of the database takes that from everybody");
+    }
+    println!("{role} may do with the tables what the processes do, and no more");
     Ok(true)
 }
 

@@ -1,10 +1,12 @@
 use ::jobs::{Delay, checkout::ReviewPayment, stage};
 use clap::Subcommand;
+use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{Outcome, store};
+use super::{Outcome, entry, store};
 use crate::{
+    audit,
     kernel::{Money, OrderId},
     orders::{OrderError, find_any_order},
     payments::{
@@ -52,9 +54,13 @@ pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
         Command::Show { name } => show(db, &name).await,
         Command::Review { provider, provider_ref } => {
             let provider = provider.name().to_owned();
+            // The payment may not be known here, and goes by the provider's name for it.
+            let subject = format!("{provider}:{provider_ref}");
             let review = ReviewPayment { provider, provider_ref, event_id: None };
             let mut tx = db.begin().await?;
             stage(&mut tx, &[review], Delay::NONE).await?;
+            let entry = entry("reviewPayment", subject, None, json!({}));
+            audit::record(&mut *tx, &entry).await?;
             tx.commit().await?;
             // Nobody is woken from here: the reaper sees to it.
             println!("the provider will be asked");

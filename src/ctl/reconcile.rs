@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::Outcome;
+use super::{Outcome, entry};
 use crate::{
+    audit,
     kernel::{OrderId, UserId},
     payments::{
         Provider,
@@ -55,9 +56,15 @@ pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
         Command::Run { provider, since } => {
             let providers = provider.map_or(Provider::ALL.to_vec(), |provider| vec![provider]);
             for provider in providers {
-                let payments = look_now(db, provider).await?;
-                let refunds = refunds::store::look_now(db, provider).await?;
-                read_now(db, provider, since).await?;
+                let mut tx = db.begin().await?;
+                let payments = look_now(&mut *tx, provider).await?;
+                let refunds = refunds::store::look_now(&mut *tx, provider).await?;
+                read_now(&mut *tx, provider, since).await?;
+                let since = since.map(|since| since.format(&Rfc3339)).transpose()?;
+                let subject = format!("provider:{}", provider.name());
+                let entry = entry("reconcile", subject, None, json!({ "since": since }));
+                audit::record(&mut *tx, &entry).await?;
+                tx.commit().await?;
                 println!(
                     "{} will be asked about {payments} payments and {refunds} refunds, and its lists read",
                     provider.name()

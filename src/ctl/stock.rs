@@ -1,8 +1,9 @@
 use clap::Subcommand;
+use serde_json::json;
 use sqlx::PgPool;
 
-use super::Outcome;
-use crate::inventory::recount;
+use super::{Outcome, entry};
+use crate::{audit, inventory::recount, kernel::VariantId};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -27,7 +28,7 @@ pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
             difference.ledger_reserved,
         );
         if repair {
-            recount::repair(db, difference.variant_id).await?;
+            repair_one(db, difference.variant_id).await?;
         }
     }
     match (differences.len(), repair) {
@@ -36,4 +37,20 @@ pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
         (count, false) => println!("{count} variants differ; --repair sets them to the ledger"),
     }
     Ok(differences.is_empty() || repair)
+}
+
+async fn repair_one(db: &PgPool, variant_id: VariantId) -> sqlx::Result<()> {
+    let mut tx = db.begin().await?;
+    if let Some(was) = recount::repair(&mut tx, variant_id).await? {
+        let counters =
+            |on_hand: i64, reserved: i64| json!({ "on_hand": on_hand, "reserved": reserved });
+        let entry = entry(
+            "repairStock",
+            format!("variant:{variant_id}"),
+            Some(counters(was.on_hand, was.reserved)),
+            counters(was.ledger_on_hand, was.ledger_reserved),
+        );
+        audit::record(&mut *tx, &entry).await?;
+    }
+    tx.commit().await
 }

@@ -1,10 +1,10 @@
 use std::io::Read;
 
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::PgPool;
 
-use super::Outcome;
+use super::{Outcome, entry};
 use crate::{
     audit,
     identity::{self, EmailAddress, Hasher, Password, Role},
@@ -38,7 +38,7 @@ pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
             let mut tx = db.begin().await?;
             let hasher = Hasher::new(1);
             let account = identity::create_user(&mut *tx, &hasher, email, password, role).await?;
-            let entry = entry("createUser", account.id, None, role);
+            let entry = given("createUser", account.id, None, role);
             audit::record(&mut *tx, &entry).await?;
             tx.commit().await?;
             println!("{} {} ({})", account.id, account.email, account.role.as_str());
@@ -47,7 +47,7 @@ pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
             let address = EmailAddress::parse(&email)?;
             let mut tx = db.begin().await?;
             let (id, before) = identity::set_role(&mut *tx, &address, role).await?;
-            audit::record(&mut *tx, &entry("setRole", id, Some(before), role)).await?;
+            audit::record(&mut *tx, &given("setRole", id, Some(before), role)).await?;
             tx.commit().await?;
             println!("{email} is {} now", role.as_str());
         }
@@ -55,15 +55,8 @@ pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
     Ok(true)
 }
 
-/// What the audit log says of a role that was given. Whoever has a shell is no user of the shop.
-fn entry(action: &str, id: UserId, before: Option<Role>, after: Role) -> audit::Entry {
-    let role = |role: Role| -> Value { json!({ "role": role }) };
-    audit::Entry {
-        actor_id: audit::OPERATOR,
-        action: action.to_owned(),
-        subject: format!("user:{}", id.uuid()),
-        before: before.map(role),
-        after: Some(role(after)),
-        request_id: None,
-    }
+/// What the audit log says of a role that was given.
+fn given(action: &str, id: UserId, before: Option<Role>, after: Role) -> audit::Entry {
+    let role = |role| json!({ "role": role });
+    entry(action, format!("user:{}", id.uuid()), before.map(role), role(after))
 }

@@ -1,10 +1,12 @@
 use clap::Subcommand;
+use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::Outcome;
+use super::{Outcome, entry};
 use crate::{
-    kernel::EventId,
+    audit,
+    kernel::{EventId, rerun},
     payments::inbox::{
         State, replay,
         store::{self, LIST_MAX},
@@ -49,7 +51,7 @@ pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
             } else {
                 ids.into_iter().map(EventId::from).collect()
             };
-            let reopened = replay(db, &wanted).await?;
+            let reopened = rerun(|| reopen(db, &wanted), |error| Some(error)).await?;
             for id in wanted.iter().filter(|id| !reopened.contains(id)) {
                 println!("{id} is unknown, or finished and its body forgotten");
             }
@@ -57,6 +59,20 @@ pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
             Ok(reopened.len() == wanted.len())
         }
     }
+}
+
+/// Has the webhooks judged anew; returns which.
+async fn reopen(db: &PgPool, wanted: &[EventId]) -> sqlx::Result<Vec<EventId>> {
+    let mut tx = db.begin().await?;
+    let reopened = replay(&mut tx, wanted).await?;
+    for event in &reopened {
+        let before = json!({ "state": event.state, "reason": event.reason });
+        let after = json!({ "state": State::New.name() });
+        let entry = entry("replayWebhook", format!("webhook:{}", event.id), Some(before), after);
+        audit::record(&mut *tx, &entry).await?;
+    }
+    tx.commit().await?;
+    Ok(reopened.into_iter().map(|event| event.id).collect())
 }
 
 async fn list(db: &PgPool, state: State, limit: i64) -> Outcome {

@@ -1,6 +1,6 @@
 //! Holding the counters against the ledger.
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use super::holds::store;
 pub use super::holds::store::Difference;
@@ -15,13 +15,14 @@ pub async fn recount(db: &PgPool) -> sqlx::Result<Vec<Difference>> {
 /// `None` if nothing differed.
 ///
 /// The stock row is locked before the ledger is added up, so that no movement slips in between.
-pub async fn repair(db: &PgPool, variant_id: VariantId) -> sqlx::Result<Option<Difference>> {
-    let mut tx = db.begin().await?;
-    store::lock_stock(&mut tx, &[variant_id]).await?;
+pub async fn repair(
+    tx: &mut PgConnection,
+    variant_id: VariantId,
+) -> sqlx::Result<Option<Difference>> {
+    store::lock_stock(&mut *tx, &[variant_id]).await?;
     let difference = store::difference(&mut *tx, variant_id).await?;
     if let Some(difference) = difference {
-        store::set_counters(&mut tx, &difference).await?;
+        store::set_counters(tx, &difference).await?;
     }
-    tx.commit().await?;
     Ok(difference)
 }

@@ -107,6 +107,8 @@ pub(crate) async fn create_database() -> (String, PgConnectOptions) {
     let second = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let name = format!("{PREFIX}{second}_{:08x}", rand::random::<u32>());
     execute(&mut server, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
+    // What holds for a database itself is not copied.
+    execute(&mut server, format!("REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")).await;
     server.close().await.unwrap();
     let options: PgConnectOptions = SERVERS.database_url.parse().unwrap();
     (name.clone(), options.database(&name))

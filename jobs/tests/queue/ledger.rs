@@ -167,7 +167,7 @@ async fn an_old_verdict_is_not_taken_for_that_of_a_job_begun_anew() {
     run(async |place| {
         let id = staged(place).await;
         let old = claim(place, id, LOST).await.unwrap();
-        assert!(ledger::retry(&place.db, id).await.unwrap());
+        assert!(ledger::retry(&place.db, id).await.unwrap().is_some());
         let new = claim(place, id, LEASE).await.unwrap();
         assert_eq!((old.attempt, new.attempt), (1, 1));
 
@@ -266,21 +266,24 @@ async fn an_operator_retries_what_is_dead_and_hurries_what_waits() {
     run(async |place| {
         let id = staged(place).await;
         let attempt = claim(place, id, LEASE).await.unwrap();
-        assert!(!ledger::retry(&place.db, id).await.unwrap(), "somebody works on it");
+        assert!(ledger::retry(&place.db, id).await.unwrap().is_none(), "somebody works on it");
         record(place, &attempt, Ending::Dead { reason: "no such order".to_owned() }).await;
 
-        assert!(ledger::retry(&place.db, id).await.unwrap());
+        assert!(ledger::retry(&place.db, id).await.unwrap().is_some());
 
         let attempt = claim(place, id, LEASE).await.unwrap();
         assert_eq!(attempt.attempt, 1);
         let later = Ending::Later { delay: Duration::from_hours(1), error: "no".to_owned() };
         record(place, &attempt, later).await;
         assert!(claim(place, id, LEASE).await.is_none());
-        assert!(ledger::retry(&place.db, id).await.unwrap());
+        assert!(ledger::retry(&place.db, id).await.unwrap().is_some());
         let attempt = claim(place, id, LEASE).await.unwrap();
         record(place, &attempt, Ending::Done).await;
-        assert!(!ledger::retry(&place.db, id).await.unwrap(), "done is done");
-        assert!(!ledger::retry(&place.db, Uuid::now_v7()).await.unwrap(), "nobody knows it");
+        assert!(ledger::retry(&place.db, id).await.unwrap().is_none(), "done is done");
+        assert!(
+            ledger::retry(&place.db, Uuid::now_v7()).await.unwrap().is_none(),
+            "nobody knows it"
+        );
     })
     .await;
 }
@@ -290,15 +293,18 @@ async fn an_operator_discards_what_shall_not_be_done() {
     run(async |place| {
         let id = staged(place).await;
         let attempt = claim(place, id, LEASE).await.unwrap();
-        assert!(!ledger::discard(&place.db, id, "ada").await.unwrap(), "somebody works on it");
+        assert!(
+            ledger::discard(&place.db, id, "ada").await.unwrap().is_none(),
+            "somebody works on it"
+        );
         record(place, &attempt, Ending::Dead { reason: "no such order".to_owned() }).await;
 
-        assert!(ledger::discard(&place.db, id, "ada").await.unwrap());
+        assert!(ledger::discard(&place.db, id, "ada").await.unwrap().is_some());
 
         let row = place.show(id).await;
         assert_eq!(row.state, "discarded");
         assert_eq!(row.last_error.unwrap(), "discarded by ada: no such order");
-        assert!(!ledger::retry(&place.db, id).await.unwrap());
+        assert!(ledger::retry(&place.db, id).await.unwrap().is_none());
         assert!(claim(place, id, LEASE).await.is_none());
         assert_eq!(place.count("dead").await, 0);
     })

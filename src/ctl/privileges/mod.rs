@@ -145,12 +145,13 @@ pub enum PrivilegesError {
     Database(#[from] sqlx::Error),
 }
 
-/// Gives the role what the processes need in the schema, and takes everything else from it.
+/// Gives the role what the processes need in the schema, and takes everything else from it. Returns
+/// what only the owner of the database could take, a line each.
 ///
 /// All or nothing, and safe to repeat. Processes that run meanwhile notice nothing.
 ///
 /// Fails where the role is mighty by itself: a superuser, an owner of tables, or a member of one.
-pub async fn grant(db: &PgPool, role: &str) -> Result<(), PrivilegesError> {
+pub async fn grant(db: &PgPool, role: &str) -> Result<Vec<String>, PrivilegesError> {
     let mut tx = db.begin().await?;
     // Two at a time would update the same rows of the catalog.
     store::lock(&mut tx).await?;
@@ -161,24 +162,35 @@ pub async fn grant(db: &PgPool, role: &str) -> Result<(), PrivilegesError> {
     let place = store::place(&mut *tx).await?;
     let tables = store::tables(&mut *tx).await?;
     store::execute(&mut tx, script(&place, &tables, role)).await?;
-    let excess = excess_of(store::abilities(&mut tx, role).await?);
+    let abilities = store::abilities(&mut tx, role).await?;
+    let left = excess_in_database(&abilities);
+    let excess = excess_of(abilities);
     if !excess.is_empty() {
         tx.rollback().await?;
         return Err(PrivilegesError::Excess(excess));
     }
     tx.commit().await?;
-    Ok(())
+    Ok(left)
 }
 
 /// What the role that is connected may do beyond [`RULES`], a line each.
 pub async fn excess(db: &PgPool) -> Result<Vec<String>, PrivilegesError> {
     let mut connection = db.acquire().await?;
     let me = store::me(&mut *connection).await?;
-    Ok(excess_of(store::abilities(&mut connection, &me).await?))
+    let abilities = store::abilities(&mut connection, &me).await?;
+    let left = excess_in_database(&abilities);
+    Ok([excess_of(abilities), left].concat())
+}
+
+/// What the role may do too much in the database beside the schema. Whoever migrates may not own the
+/// database, and cannot take it away then.
+fn excess_in_database(abilities: &store::Abilities) -> Vec<String> {
+    let line = format!("{} can make temporary tables", abilities.role.name);
+    if abilities.may_create_temporary { vec![line] } else { Vec::new() }
 }
 
 fn excess_of(abilities: store::Abilities) -> Vec<String> {
-    let store::Abilities { role, may_be_owner, may_create, tables } = abilities;
+    let store::Abilities { role, may_be_owner, may_create, tables, .. } = abilities;
     if role.is_superuser {
         return vec![format!("{} is a superuser", role.name)];
     }
@@ -222,6 +234,7 @@ fn script(place: &store::Place, tables: &[String], role: &str) -> String {
     let (database, schema, role) = (quote(&place.database), quote(&place.schema), quote(role));
     let mut script = format!(
         "REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM PUBLIC, {role};
+         REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC, {role};
          GRANT CONNECT ON DATABASE {database} TO {role};
          GRANT USAGE ON SCHEMA {schema} TO {role};
          ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT, INSERT ON TABLES TO {role};\n"

@@ -16,6 +16,7 @@ pub(super) struct Abilities {
     /// It can become the owner of a table.
     pub(super) may_be_owner: bool,
     pub(super) may_create: bool,
+    pub(super) may_create_temporary: bool,
     pub(super) tables: Vec<Table>,
 }
 
@@ -110,6 +111,8 @@ pub(super) async fn abilities(db: &mut PgConnection, name: &str) -> sqlx::Result
         r#"
         SELECT
             has_schema_privilege($1::text::name, current_schema(), 'CREATE') AS "may_create!",
+            has_database_privilege($1::text::name, current_database(), 'TEMPORARY')
+                AS "may_create_temporary!",
             EXISTS (
                 SELECT
                 FROM pg_class
@@ -146,5 +149,11 @@ pub(super) async fn abilities(db: &mut PgConnection, name: &str) -> sqlx::Result
     )
     .fetch_all(db)
     .await?;
-    Ok(Abilities { role, may_be_owner: reach.may_be_owner, may_create: reach.may_create, tables })
+    Ok(Abilities {
+        role,
+        may_be_owner: reach.may_be_owner,
+        may_create: reach.may_create,
+        may_create_temporary: reach.may_create_temporary,
+        tables,
+    })
 }

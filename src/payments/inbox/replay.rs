@@ -5,39 +5,26 @@ use jobs::{
     checkout::{SettleEvent, keys_of_event},
     ledger,
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
-use super::store;
-use crate::{
-    kernel::{EventId, rerun},
-    payments::findings,
-};
+use super::store::{self, Reopened};
+use crate::{kernel::EventId, payments::findings};
 
 /// Lets the webhooks be judged anew that are parked, or that nobody has finished; returns which. The
 /// bodies of the others are forgotten.
 ///
 /// Nobody is woken for them: the reaper sees to it.
-pub async fn replay(db: &PgPool, ids: &[EventId]) -> sqlx::Result<Vec<EventId>> {
-    rerun(|| replay_once(db, ids), |error| Some(error)).await
-}
-
-async fn replay_once(db: &PgPool, ids: &[EventId]) -> sqlx::Result<Vec<EventId>> {
-    let mut tx = db.begin().await?;
-    let reopened = write(&mut tx, ids).await?;
-    tx.commit().await?;
-    Ok(reopened)
-}
-
-async fn write(tx: &mut PgConnection, ids: &[EventId]) -> sqlx::Result<Vec<EventId>> {
+pub async fn replay(tx: &mut PgConnection, ids: &[EventId]) -> sqlx::Result<Vec<Reopened>> {
     let reopened = store::reopen(&mut *tx, ids).await?;
-    for id in &reopened {
-        let subject = id.to_string();
+    for event in &reopened {
+        let subject = event.id.to_string();
         findings::store::settle(&mut *tx, findings::Kind::ParkedWebhook, &subject).await?;
     }
+    let ids: Vec<_> = reopened.iter().map(|event| event.id.uuid()).collect();
     // A job is staged once for each webhook, unless the earlier one is forgotten.
-    let keys: Vec<_> = reopened.iter().flat_map(|id| keys_of_event(id.uuid())).collect();
+    let keys: Vec<_> = ids.iter().flat_map(|id| keys_of_event(*id)).collect();
     ledger::forget(&mut *tx, &keys).await?;
-    let work: Vec<_> = reopened.iter().map(|id| SettleEvent { event_id: id.uuid() }).collect();
+    let work: Vec<_> = ids.into_iter().map(|event_id| SettleEvent { event_id }).collect();
     jobs::stage(tx, &work, Delay::NONE).await?;
     Ok(reopened)
 }

@@ -152,20 +152,34 @@ pub async fn finish(tx: impl PgExecutor<'_>, outcomes: &[(EventId, Outcome)]) ->
     Ok(finished.rows_affected())
 }
 
+/// A webhook that is judged anew, and what it was before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reopened {
+    pub id: EventId,
+    pub state: String,
+    /// Why it was parked.
+    pub reason: Option<String>,
+}
+
 /// Lets the webhooks be judged anew whose bodies are kept; returns which.
-pub(super) async fn reopen(tx: impl PgExecutor<'_>, ids: &[EventId]) -> sqlx::Result<Vec<EventId>> {
-    sqlx::query_scalar!(
+pub(super) async fn reopen(
+    tx: impl PgExecutor<'_>,
+    ids: &[EventId],
+) -> sqlx::Result<Vec<Reopened>> {
+    sqlx::query_as!(
+        Reopened,
         r#"
         UPDATE provider_events
         SET state = 'new', reason = NULL, finished_at = NULL
-        WHERE id IN (
-            SELECT id
+        FROM (
+            SELECT id, state, reason
             FROM provider_events
             WHERE id = ANY ($1) AND state IN ('new', 'parked')
             ORDER BY id
             FOR NO KEY UPDATE
-        )
-        RETURNING id
+        ) AS was
+        WHERE provider_events.id = was.id
+        RETURNING was.id, was.state, was.reason
         "#,
         &uuids(ids.iter()),
     )

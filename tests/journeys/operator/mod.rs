@@ -7,6 +7,7 @@ mod jobs;
 mod payments;
 mod privileges;
 mod process;
+mod record;
 
 pub(crate) use process::free_port;
 

@@ -78,6 +78,7 @@ async fn privilege_in_database_the_processes_cannot_change_the_schema() {
     TestApp::run(async |app| {
         let mut denied = vec![
             "CREATE TABLE mine (id int)".to_owned(),
+            "CREATE TEMP TABLE mine (id int)".to_owned(),
             "CREATE SCHEMA mine".to_owned(),
             "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'".to_owned(),
             "CREATE ROLE mine SUPERUSER".to_owned(),
@@ -229,6 +230,45 @@ async fn a_role_that_is_missing_or_mighty_gets_no_privileges() {
         missing.assert(1, &["there is no role no_such_role", "CREATE ROLE"]);
         mighty.assert(1, &["may do too much", &owner]);
         doctor.assert(0, &["warning", &owner]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_does_not_own_the_database_migrates_and_is_told_what_is_left() {
+    TestApp::run(async |app| {
+        // It owns the tables and not their database, as a tenant of somebody else's server does.
+        app.execute(
+            "DO $$
+             DECLARE name text;
+             BEGIN
+                 IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'holdfast_test_tenant') THEN
+                     CREATE ROLE holdfast_test_tenant;
+                 END IF;
+                 GRANT USAGE, CREATE ON SCHEMA public TO holdfast_test_tenant;
+                 FOR name IN
+                     SELECT oid::regclass::text FROM pg_class
+                     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')
+                 LOOP
+                     EXECUTE format('ALTER TABLE %s OWNER TO holdfast_test_tenant', name);
+                 END LOOP;
+                 EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO PUBLIC', current_database());
+             END $$",
+        )
+        .await;
+        let sign = if app.owner_url.contains('?') { '&' } else { '?' };
+        let tenant = format!("{}{sign}options[role]=holdfast_test_tenant", app.owner_url);
+        let left = format!("{APP_ROLE} can make temporary tables");
+
+        let by_tenant = app.ctl_with(&["migrate"], "", &[("MIGRATE_DATABASE_URL", &tenant)]).await;
+        let doctor = app.ctl(&["doctor"]).await;
+        let by_owner = app.migrate(&[]).await;
+
+        by_tenant.assert(0, &["up to date", "warning", &left, APP_ROLE]);
+        doctor.assert(0, &["warning", &left]);
+        by_owner.assert(0, &[]);
+        assert!(!by_owner.text.contains("warning"), "{}", by_owner.text);
+        assert!(is_denied(&app.cx.db, "CREATE TEMP TABLE mine (id int)").await);
     })
     .await;
 }
