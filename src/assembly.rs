@@ -8,7 +8,7 @@ use poem::{
     Endpoint, EndpointExt, IntoEndpoint, Response, Route,
     endpoint::{BoxEndpoint, make_sync},
     get,
-    http::Method,
+    http::{Method, uri::Scheme},
 };
 use poem_openapi::{
     OpenApi, OpenApiService,
@@ -85,13 +85,22 @@ pub async fn serve(process: Process, settings: config::Api) -> Result<Ending, Bo
     let listener = TcpListener::bind(settings.listen)
         .await
         .map_err(|error| format!("LISTEN cannot be listened on: {error}"))?;
+    let scheme = scheme(&settings);
     let app = app(process.cx, &settings)?;
     tracing::info!(address = %listener.local_addr()?, "answering");
     let limits = server::Limits::default();
     let descriptors = descriptors::allow(limits.descriptors());
     let limits = limits.within(descriptors);
     tracing::info!(descriptors, connections = limits.connections, "connections at a time");
-    Ok(server::serve(listener, app, limits, process.shutdown).await.into())
+    Ok(server::serve(listener, app, limits, scheme, process.shutdown).await.into())
+}
+
+/// What clients speak to whatever ends TLS before us.
+pub fn scheme(settings: &config::Api) -> Scheme {
+    match settings.common.environment {
+        config::Environment::Production => Scheme::HTTPS,
+        config::Environment::Development => Scheme::HTTP,
+    }
 }
 
 /// The whole API behind the edge. Starts the tasks that some of it consists of.
@@ -137,7 +146,7 @@ pub fn app(
         .nest("/", service(apis).data(callers))
         .into_endpoint()
         .map_to_response();
-    let is_secure = settings.common.environment == config::Environment::Production;
+    let is_secure = scheme(settings) == Scheme::HTTPS;
     Ok(Edge::new(routes, document, Patience::default())
         .trusting(Origins::new(settings.allowed_origins.clone(), is_secure))
         .limited(limits)

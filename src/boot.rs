@@ -7,9 +7,11 @@ pub(crate) mod descriptors;
 mod health;
 mod logging;
 mod readiness;
+mod store;
 
 use std::{error::Error, process::ExitCode, str::FromStr, time::Duration};
 
+use poem::http::uri::Scheme;
 use secrecy::ExposeSecret;
 use sqlx::{
     Connection,
@@ -152,7 +154,7 @@ async fn start<S: Settings>(cx: Context, settings: &S) -> Result<Process, Box<dy
     // Probes and a scraper, each with a connection or two. It listens until the very end.
     let limits = Limits { connections: 32, ..Limits::default() };
     tokio::spawn(async move {
-        let _ = serve(listener, health, limits, CancellationToken::new()).await;
+        let _ = serve(listener, health, limits, Scheme::HTTP, CancellationToken::new()).await;
     });
     tracing::info!(
         process = S::PROCESS,

@@ -13,6 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::store;
 use crate::MIGRATOR;
 
 /// How late a probe learns what has changed.
@@ -77,7 +78,7 @@ pub(super) fn watch(options: PgConnectOptions, shutdown: CancellationToken) -> R
             let looked = timeout(LOOK_MAX, look(&db)).await;
             let obstacle = looked.unwrap_or(Some(Obstacle::NoDatabase));
             if obstacle.is_none() && !is_role_known {
-                let mighty = timeout(LOOK_MAX, is_mighty(&db)).await;
+                let mighty = timeout(LOOK_MAX, store::is_mighty(&db)).await;
                 is_role_known = matches!(mighty, Ok(Ok(_)));
                 if let Ok(Ok(true)) = mighty {
                     tracing::warn!(
@@ -108,24 +109,6 @@ async fn look(db: &PgPool) -> Option<Obstacle> {
         .map(|migration| migration.version)
         .find(|version| is_missing(*version))
         .map(Obstacle::OldSchema)
-}
-
-/// Whether our role is a superuser, or can act as the owner of a table. `ctl doctor` tells all that it
-/// may do too much.
-async fn is_mighty(db: &PgPool) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"
-        SELECT current_setting('is_superuser') = 'on' OR EXISTS (
-            SELECT
-            FROM pg_class
-            WHERE relnamespace = current_schema()::regnamespace
-                AND relkind IN ('r', 'p')
-                AND pg_has_role(relowner, 'MEMBER')
-        ) AS "is_mighty!"
-        "#,
-    )
-    .fetch_one(db)
-    .await
 }
 
 fn is_undefined_table(error: &sqlx::Error) -> bool {

@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 use metrics::{counter, histogram};
 use poem::{
     Endpoint, Error, IntoResponse, Request, Response,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, uri::Scheme},
 };
 use tokio::time::timeout;
 use tracing::Instrument;
@@ -91,11 +91,8 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
             // The panic hook has logged it.
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal-error", None).into_response()
         });
-        harden(response.headers_mut());
-        if self.origins.is_secure() {
-            let only_https = HeaderValue::from_static(ONLY_HTTPS);
-            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, only_https);
-        }
+        let scheme = if self.origins.is_secure() { Scheme::HTTPS } else { Scheme::HTTP };
+        harden(response.headers_mut(), &scheme);
         asked.open(response.headers_mut(), &self.origins);
         record.finish(response.status());
         response
@@ -192,15 +189,16 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
     }
 }
 
-/// Answers bytes that did not become a request, with all that is around an answer.
-pub(super) async fn refuse(refusal: Refusal) -> Response {
+/// Answers bytes that did not become a request, with all that is around an answer. Clients speak
+/// `scheme` to us.
+pub(super) async fn refuse(refusal: Refusal, scheme: &Scheme) -> Response {
     let id = request_id::of(&HeaderMap::new());
     let span = tracing::info_span!("request", request.id = id);
     let named = HeaderValue::try_from(&id);
     let answer = async {
         let mut record = Record { method: "other", ..Record::start(&Method::GET) };
         let mut response = Problem::from(refusal).into_response();
-        harden(response.headers_mut());
+        harden(response.headers_mut(), scheme);
         record.finish(response.status());
         response
     };
@@ -234,8 +232,8 @@ fn too_long(method: &Method) -> Problem {
 /// For a year, browsers call this host in no other way (RFC 6797).
 const ONLY_HTTPS: &str = "max-age=31536000";
 
-/// Tells browsers to take nothing for more than it is.
-fn harden(headers: &mut HeaderMap) {
+/// Tells browsers to take nothing for more than it is, and to keep to HTTPS where that is spoken.
+fn harden(headers: &mut HeaderMap, scheme: &Scheme) {
     const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
     const DEFAULTS: [(HeaderName, &str); 5] = [
         // Pages of other origins may ask by CORS, which has a list; they may embed nothing.
@@ -248,6 +246,10 @@ fn harden(headers: &mut HeaderMap) {
     ];
     for (name, value) in DEFAULTS {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    if *scheme == Scheme::HTTPS {
+        let only_https = HeaderValue::from_static(ONLY_HTTPS);
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, only_https);
     }
 }
 

@@ -159,11 +159,13 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Serves `app` until `shutdown`, then answers the requests in flight.
+/// Serves `app` until `shutdown`, then answers the requests in flight. Clients speak `scheme` to
+/// whatever ends TLS before us.
 pub async fn serve<E>(
     listener: TcpListener,
     app: E,
     limits: Limits,
+    scheme: Scheme,
     shutdown: CancellationToken,
 ) -> Drain
 where
@@ -186,6 +188,7 @@ where
         let visit = Visit {
             app: app.clone(),
             limits,
+            scheme: scheme.clone(),
             crowd: room.crowd.clone(),
             shutdown: shutdown.clone(),
             remote,
@@ -282,6 +285,7 @@ impl Room {
 struct Visit<E> {
     app: Arc<E>,
     limits: Limits,
+    scheme: Scheme,
     crowd: Arc<Crowd>,
     shutdown: CancellationToken,
     remote: SocketAddr,
@@ -348,7 +352,7 @@ impl<E: Endpoint<Output = Response> + 'static> Visit<E> {
             let turns = turns.clone();
             async move {
                 let mut response = if let Some(refusal) = turn.refusal() {
-                    edge::refuse(refusal).await
+                    edge::refuse(refusal, &self.scheme).await
                 } else {
                     let mut request: Request = (request, local, remote, Scheme::HTTP).into();
                     if turn.is_last() {
@@ -410,5 +414,33 @@ impl<E: Endpoint<Output = Response> + 'static> Visit<E> {
             told.as_mut().poll(cx).map(|()| end)
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::is_its_own;
+
+    #[test]
+    fn what_befalls_one_connection_is_told_from_what_befalls_the_process() {
+        for (error, own) in [
+            (Errno::CONNABORTED, true),
+            (Errno::CONNRESET, true),
+            (Errno::INTR, true),
+            (Errno::HOSTUNREACH, true),
+            (Errno::NETUNREACH, true),
+            (Errno::NETDOWN, true),
+            (Errno::TIMEDOUT, true),
+            // A firewall's word.
+            (Errno::PERM, true),
+            (Errno::MFILE, false),
+            (Errno::NFILE, false),
+            (Errno::NOMEM, false),
+            (Errno::NOBUFS, false),
+        ] {
+            assert_eq!(is_its_own(&error.into()), own, "{error}");
+        }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use poem::{Endpoint, EndpointExt, IntoEndpoint, Response, Route, endpoint::make_sync};
+use poem::{
+    Endpoint, EndpointExt, IntoEndpoint, Response, Route, endpoint::make_sync, http::uri::Scheme,
+};
 use poem_openapi::{
     ApiResponse, Object, OpenApi, OpenApiService,
     param::{Header, Path, Query},
@@ -111,7 +113,8 @@ async fn start_with(limits: Limits, patience: Patience) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let server = tokio::spawn(serve(listener, app(patience), limits, shutdown.clone()));
+    let server =
+        tokio::spawn(serve(listener, app(patience), limits, Scheme::HTTP, shutdown.clone()));
     Running { address, shutdown, server }
 }
 

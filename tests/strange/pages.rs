@@ -1,11 +1,17 @@
 //! Pages in browsers: the shop's own, and those of others.
 
+use std::time::Duration;
+
+use holdfast::{config, web::server::Limits};
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
-use crate::support::{
-    app::{ORIGIN, PASSWORD, TestApp},
-    client::{Answer, Client},
+use crate::{
+    raw::exchange,
+    support::{
+        app::{ORIGIN, PASSWORD, TestApp},
+        client::{Answer, Client},
+    },
 };
 
 /// What pages of others look like to a browser.
@@ -240,53 +246,87 @@ async fn csrf_the_shops_own_pages_and_programs_may_refresh_and_log_out() {
     .await;
 }
 
+/// How an answer may be kept, and whether clients speak HTTPS to the shop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Own,
+    Public,
+    Secure,
+}
+
+#[track_caller]
+fn assert_hardened<'a>(class: Class, name: &str, header: impl Fn(&str) -> Option<&'a str>) {
+    const API_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+    assert_eq!(header("x-content-type-options"), Some("nosniff"), "{name}");
+    assert_eq!(header("referrer-policy"), Some("no-referrer"), "{name}");
+    assert_eq!(header("cross-origin-resource-policy"), Some("same-origin"), "{name}");
+    let policy = header("content-security-policy").unwrap();
+    assert!(policy == API_POLICY || name == "page", "{name}: {policy}");
+    assert!(policy.contains("frame-ancestors 'none'"), "{name}: {policy}");
+    let kept = header("cache-control").unwrap();
+    let is_public = class == Class::Public && kept.starts_with("public");
+    assert!(kept == "no-store" || is_public, "{name}: {kept}");
+    let https = (class == Class::Secure).then_some("max-age=31536000");
+    assert_eq!(header("strict-transport-security"), https, "{name}");
+    for told in ["server", "x-powered-by", "via"] {
+        assert_eq!(header(told), None, "{name}: {told}");
+    }
+    assert!(header("x-request-id").is_some(), "{name}");
+}
+
+fn in_production(settings: &mut config::Api) {
+    settings.common.environment = config::Environment::Production;
+}
+
 #[tokio::test]
 async fn every_class_of_answer_has_its_security_headers() {
-    const API_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
     TestApp::run(async |app| {
         let mug = app.product_with_stock(5).await;
         let guest = app.guest().await;
         let customer = app.customer().await;
         let order = guest.order_for(&[(mug, 1)]).await;
-        let production = app
-            .another_api_with(app.cx.clone(), |settings| {
-                settings.common.environment = holdfast::config::Environment::Production;
-            })
-            .await;
-        for (class, answer, cached) in [
-            ("catalogue", guest.get("/v1/products").await, true),
-            ("own order", guest.order(order).await, false),
-            ("own orders", guest.orders().await, false),
-            ("account", customer.get("/v1/auth/me").await, false),
-            ("login refused", guest.post("/v1/auth/login", &json!({})).await, false),
-            ("guest", app.anybody().post("/v1/auth/guest", &json!(null)).await, false),
-            ("not found", guest.get("/v1/nowhere").await, false),
-            ("not allowed", guest.get("/v1/checkout").await, false),
-            ("no token", app.anybody().orders().await, false),
-            ("document", guest.get("/v1/openapi.json").await, false),
-            ("page", guest.get("/docs").await, false),
-            ("keys", guest.get("/.well-known/jwks.json").await, true),
-            ("over HTTPS", production.get("/v1/orders").await, false),
+        let production = app.another_api_with(app.cx.clone(), in_production).await;
+        for (class, name, answer) in [
+            (Class::Public, "catalogue", guest.get("/v1/products").await),
+            (Class::Own, "own order", guest.order(order).await),
+            (Class::Own, "own orders", guest.orders().await),
+            (Class::Own, "account", customer.get("/v1/auth/me").await),
+            (Class::Own, "login refused", guest.post("/v1/auth/login", &json!({})).await),
+            (Class::Own, "guest", app.anybody().post("/v1/auth/guest", &json!(null)).await),
+            (Class::Own, "not found", guest.get("/v1/nowhere").await),
+            (Class::Own, "not allowed", guest.get("/v1/checkout").await),
+            (Class::Own, "no token", app.anybody().orders().await),
+            (Class::Own, "document", guest.get("/v1/openapi.json").await),
+            (Class::Own, "page", guest.get("/docs").await),
+            (Class::Public, "keys", guest.get("/.well-known/jwks.json").await),
+            (Class::Secure, "over HTTPS", production.get("/v1/orders").await),
         ] {
-            println!("{class}: {} {:?}", answer.status, answer.headers);
-            assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{class}");
-            assert_eq!(answer.header("referrer-policy"), Some("no-referrer"), "{class}");
-            let resource_policy = answer.header("cross-origin-resource-policy");
-            assert_eq!(resource_policy, Some("same-origin"), "{class}");
-            let policy = answer.header("content-security-policy").unwrap();
-            assert!(policy == API_POLICY || class == "page", "{class}: {policy}");
-            assert!(policy.contains("frame-ancestors 'none'"), "{class}: {policy}");
-            let kept = answer.header("cache-control").unwrap();
-            assert!(
-                kept == "no-store" || (cached && kept.starts_with("public")),
-                "{class}: {kept}"
-            );
-            let https = (class == "over HTTPS").then_some("max-age=31536000");
-            assert_eq!(answer.header("strict-transport-security"), https, "{class}");
-            for name in ["server", "x-powered-by", "via"] {
-                assert_eq!(answer.header(name), None, "{class}: {name}");
+            println!("{name}: {} {:?}", answer.status, answer.headers);
+            assert_hardened(class, name, |header| answer.header(header));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_never_became_a_request_is_answered_with_the_security_headers_too() {
+    TestApp::run(async |app| {
+        let limits = || Limits { head: Duration::from_millis(300), ..Limits::default() };
+        let here = app.open(app.cx.clone(), |_| (), limits()).await;
+        let production = app.open(app.cx.clone(), in_production, limits()).await;
+        let long = "a".repeat(40 * 1024);
+        for (status, bytes) in [
+            (400, "GET / HTTP/1.1\r\n\r\n".to_owned()),
+            (408, "GET / HTTP/1.1\r\nHost: sh".to_owned()),
+            (414, format!("GET /{} HTTP/1.1\r\nHost: shop\r\n\r\n", &long[..10 * 1024])),
+            (431, format!("GET / HTTP/1.1\r\nHost: shop\r\nA: {long}\r\n\r\n")),
+        ] {
+            for (class, address) in [(Class::Own, here), (Class::Secure, production)] {
+                let answers = exchange(address, &bytes).await;
+                let [answer] = &*answers else { panic!("{status}: {answers:?}") };
+                assert_eq!(answer.status, status);
+                assert_hardened(class, &status.to_string(), |header| answer.header(header));
             }
-            assert!(answer.header("x-request-id").is_some(), "{class}");
         }
     })
     .await;

@@ -128,8 +128,9 @@ impl TestApp {
         providers.set_webhook_base(&format!("http://{address}"));
         let shutdown = CancellationToken::new();
         let app = assembly::app(cx.clone(), &settings).unwrap();
-        let limits = server::Limits::default();
-        let server = tokio::spawn(server::serve(listener, app, limits, shutdown.clone()));
+        let (limits, scheme) = (server::Limits::default(), assembly::scheme(&settings));
+        let server = server::serve(listener, app, limits, scheme, shutdown.clone());
+        let server = tokio::spawn(server);
         Self {
             db: PgPoolOptions::new().max_connections(4).connect_lazy_with(options),
             cx,
@@ -175,7 +176,8 @@ impl TestApp {
         let listener = TcpListener::bind(settings.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = assembly::app(cx, &settings).unwrap();
-        tokio::spawn(server::serve(listener, app, limits, self.shutdown.clone()));
+        let scheme = assembly::scheme(&settings);
+        tokio::spawn(server::serve(listener, app, limits, scheme, self.shutdown.clone()));
         address
     }
 

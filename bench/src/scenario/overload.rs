@@ -100,19 +100,22 @@ fn tell(settings: &Settings, peaks: &[Seen], storms: &[Seen], report: &mut Repor
     let good = |all: &[Seen]| middle(all, &|seen| seen.good(window));
     let orders = |all: &[Seen]| middle(all, &|seen| per_second(seen.orders.good, window));
     let looks = |all: &[Seen]| middle(all, &|seen| per_second(seen.looks.good, window));
+    let sent = |all: &[Seen]| middle(all, &|seen| per_second(seen.sent(), window));
     for (name, all) in [("peak", peaks), ("storm", storms)] {
         report.line(format!(
-            "{name:<6} {:>9} good/s: {:>7} orders/s, {:>7} looks/s; {:>9} asked/s, {:>9} told to \
-             come back/s",
+            "{name:<6} {:>9} good/s: {:>7} orders/s, {:>7} looks/s; {:>9} asked/s, of which {:>9} \
+             sent/s, {:>9} told to come back/s",
             grouped(good(all)),
             grouped(orders(all)),
             grouped(looks(all)),
             grouped(middle(all, &|seen| per_second(seen.asked(), window))),
+            grouped(sent(all)),
             grouped(middle(all, &|seen| per_second(seen.orders.shed + seen.looks.shed, window))),
         ));
         report.figure(&format!("{name}_good_per_s"), good(all));
         report.figure(&format!("{name}_orders_per_s"), orders(all));
         report.figure(&format!("{name}_looks_per_s"), looks(all));
+        report.figure(&format!("{name}_sent_per_s"), sent(all));
     }
     let kept = ratio(good(storms), good(peaks));
     let kept_orders = ratio(orders(storms), orders(peaks));
@@ -157,8 +160,10 @@ struct Fates {
     good: usize,
     /// Told to come back.
     shed: usize,
-    /// Answered too late, or not sent in time because every connection was waiting.
+    /// Answered too late or not at all.
     late: usize,
+    /// Not sent, because every connection was waiting when its time came.
+    unsent: usize,
 }
 
 #[derive(Debug, Default)]
@@ -175,8 +180,12 @@ impl Seen {
     }
 
     fn asked(&self) -> usize {
-        let of = |fates: &Fates| fates.good + fates.shed + fates.late;
+        let of = |fates: &Fates| fates.good + fates.shed + fates.late + fates.unsent;
         of(&self.orders) + of(&self.looks)
+    }
+
+    fn sent(&self) -> usize {
+        self.asked() - self.orders.unsent - self.looks.unsent
     }
 }
 
@@ -225,6 +234,7 @@ async fn all(plan: Rc<Plan>) -> Seen {
             all.good += own.good;
             all.shed += own.shed;
             all.late += own.late;
+            all.unsent += own.unsent;
         }
         seen.tally.merge(part.tally);
     }
@@ -253,7 +263,7 @@ async fn client(plan: Rc<Plan>, turns: Rc<Cell<usize>>, start: Instant) -> Seen 
         let is_counted = due >= open;
         let fates = if wish.basket.is_some() { &mut seen.orders } else { &mut seen.looks };
         if Instant::now() > due + LAG_MAX {
-            fates.late += usize::from(is_counted);
+            fates.unsent += usize::from(is_counted);
             continue;
         }
         let exchange = exchange(&plan, &mut connection, wish);

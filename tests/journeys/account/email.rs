@@ -20,6 +20,13 @@ async fn confirm(client: &Client, token: &str) -> Answer {
     client.post("/v1/auth/confirm-email", &json!({ "token": token })).await
 }
 
+/// Gives the account the address, and shows that it is its owner's.
+pub(crate) async fn move_to(app: &TestApp, client: &Client, email: &str) {
+    change(client, email, PASSWORD).await.assert_status(202);
+    let token = app.token_for(email).await;
+    confirm(client, &token).await.assert_status(204);
+}
+
 #[tokio::test]
 async fn a_new_address_counts_once_its_mail_was_read_and_the_old_one_is_told() {
     TestApp::run(async |app| {

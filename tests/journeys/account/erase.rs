@@ -17,7 +17,7 @@ use crate::support::{
     client::{Answer, Client, checkout_body, until},
 };
 
-async fn erase(client: &Client, password: &str) -> Answer {
+pub(crate) async fn erase(client: &Client, password: &str) -> Answer {
     let body = json!({ "password": password });
     Answer::to(client.request(Method::DELETE, "/v1/auth/me").json(&body)).await
 }

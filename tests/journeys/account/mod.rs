@@ -10,6 +10,9 @@ mod password;
 mod register;
 mod reset;
 
+pub(crate) use email::move_to;
+pub(crate) use erase::erase;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{count, customer_with, key, limit, place, set_sale, wish_of};
 use crate::{
+    account::{erase, move_to},
     support::{
         app::{PASSWORD, TestApp},
         client::Client,
@@ -280,12 +281,8 @@ async fn whoever_changes_their_address_begins_no_limit_anew() {
         limit(app, mug, 2).await;
         let ada = app.customer().await;
         ada.order_for(&[(mug, 2)]).await;
-        // What a confirmed change of the address does.
-        sqlx::query("UPDATE users SET email = 'new-' || email WHERE id = $1")
-            .bind(ada.id)
-            .execute(&app.db)
-            .await
-            .unwrap();
+        let new = format!("ada-{}@elsewhere.example", Uuid::now_v7().simple());
+        move_to(app, &ada, &new).await;
 
         let refused = ada.place_order(KEY, &[(mug, 1)]).await;
 
@@ -302,13 +299,8 @@ async fn whoever_erases_their_account_and_comes_back_has_what_they_had() {
         let name = Uuid::now_v7().simple().to_string();
         let ada = customer_with(app, &format!("ada-{name}@example.com")).await;
         app.pay(ada.order_for(&[(mug, 2)]).await).await;
-        // The least that an erasure leaves: no user, and no address on the order.
-        sqlx::query("DELETE FROM users WHERE id = $1").bind(ada.id).execute(&app.db).await.unwrap();
-        sqlx::query("UPDATE orders SET email = 'erased@example.com' WHERE owner_id = $1")
-            .bind(ada.id)
-            .execute(&app.db)
-            .await
-            .unwrap();
+        app.settle().await;
+        erase(&ada, PASSWORD).await.assert_status(204);
 
         let again = customer_with(app, &format!("ADA-{name}@Example.com")).await;
         let other = customer_with(app, &format!("ada-{name}@example.org")).await;
