@@ -23,6 +23,7 @@ use crate::{
     checkout::api::{
         CheckoutApi, DisputesApi, FindingsApi, PaymentsApi, QuarantineApi, RefundsApi,
     },
+    clients::limiter::Limiter,
     config,
     context::Context,
     identity::{
@@ -163,7 +164,8 @@ fn limits(settings: &config::Api, callers: Callers) -> Result<Limits, InvalidUrl
     };
     let redis_url = common.redis_url.expose_secret();
     let namespace = &common.queue_namespace;
-    Limits::new(redis_url, namespace, settings.limits, proxies, Box::new(prove))
+    let limiter = Limiter::new(redis_url, namespace, settings.limits_wait)?;
+    Ok(Limits::new(limiter, settings.limits, proxies, Box::new(prove)))
 }
 
 /// The public keys by which others can check our access tokens.

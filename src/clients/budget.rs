@@ -13,6 +13,9 @@ use super::{
 };
 use crate::kernel::pace::{Pace, Rate};
 
+/// Redis is near and answers in less than a millisecond, or is not worth waiting for.
+const REDIS_MAX: Duration = Duration::from_millis(50);
+
 /// How long a call waits for its turn: a shopper may be waiting for the call.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
@@ -33,7 +36,8 @@ impl Budget {
         provider: &'static str,
         calls_per_second: u32,
     ) -> Result<Self, BadAccess> {
-        let limiter = Limiter::new(redis_url, namespace).map_err(|_| BadAccess::Budget)?;
+        let limiter =
+            Limiter::new(redis_url, namespace, REDIS_MAX).map_err(|_| BadAccess::Budget)?;
         let rate = Rate::new(calls_per_second, Duration::from_secs(1), calls_per_second);
         let limit = Limit {
             name: provider,
@@ -51,7 +55,7 @@ impl Budget {
     /// Waits for the next turn; where that is too far off, the call is not to be made.
     pub async fn take(&self) -> Result<(), CallError> {
         let limits = vec![self.limit];
-        let mut question = Question { limits, known: None, patience: PATIENCE };
+        let mut question = Question { limits, known: None, patience: PATIENCE, is_shared: false };
         let Some(answer) = self.limiter.take(&mut question).await else { return Ok(()) };
         let wait = answer.place.wait;
         if answer.is_refused {

@@ -18,21 +18,21 @@ use redis::{
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use sha2::{Digest, Sha256};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::kernel::{
-    batch::Batcher,
+    batch::{Batcher, Refused},
     pace::{Pace, Place, Turn},
 };
-
-/// Redis is near and answers in less than a millisecond, or is not worth waiting for.
-const REDIS_MAX: Duration = Duration::from_millis(50);
 
 /// How long Redis is left alone after it did not answer: who asks meanwhile does not wait for it.
 const REDIS_PAUSE: Duration = Duration::from_millis(500);
 
 /// More wait only for a Redis that hangs.
 const QUEUE_DEPTH: usize = 4_096;
+
+/// How often a process tries to give back what Redis could not be told at once.
+const RETURNS_MAX: usize = 3;
 
 /// How long a process goes on knowing whom Redis knows.
 const KNOWN_HERE: Duration = Duration::from_hours(1);
@@ -154,7 +154,7 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
                 local at, taken = find(limit)
                 if at then
                     taken = taken - limit.turns
-                    at = at - step(limit, math.max(0, taken)) * limit.turns
+                    at = math.max(now, at - step(limit, math.max(0, taken)) * limit.turns)
                     if is_cleared or taken <= 0 or at + limit.memory <= now then
                         redis.call('DEL', limit.key)
                     else
@@ -225,6 +225,8 @@ pub struct Question {
     pub known: Option<Key>,
     /// How long whoever asks would wait for a turn.
     pub patience: Duration,
+    /// Whether Redis has counted it, as [`Limiter::take`] found: what it has not is not given back there.
+    pub is_shared: bool,
 }
 
 /// Whether it may be done, and what to tell whoever asks of the limit that decided.
@@ -247,7 +249,7 @@ pub struct Limiter(Arc<Counters>);
 struct Counters {
     namespace: String,
     /// Each request with what Redis says, where it says anything.
-    queue: Batcher<Asked, Option<Told>>,
+    queue: Batcher<Asked, Result<Told, Silence>>,
     state: Mutex<State>,
 }
 
@@ -267,6 +269,15 @@ struct Told {
     is_known: bool,
 }
 
+/// Why Redis says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    /// It was not asked.
+    Unheard,
+    /// It was asked, and has most likely counted; we did not wait for the answer.
+    Late,
+}
+
 /// What this process knows by itself.
 struct State {
     turns: Recent<Key, Turn>,
@@ -275,11 +286,12 @@ struct State {
 }
 
 impl Limiter {
-    /// Redis need not be there. Call it inside a tokio runtime.
-    pub fn new(redis_url: &str, namespace: &str) -> Result<Self, InvalidUrl> {
+    /// Redis need not be there, and nobody waits for it for longer than `redis_max`. Call it inside a
+    /// tokio runtime.
+    pub fn new(redis_url: &str, namespace: &str, redis_max: Duration) -> Result<Self, InvalidUrl> {
         let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(REDIS_MAX))
-            .set_response_timeout(Some(REDIS_MAX))
+            .set_connection_timeout(Some(redis_max))
+            .set_response_timeout(Some(redis_max))
             .set_number_of_retries(0);
         let redis = Client::open(redis_url)
             .and_then(|client| ConnectionManager::new_lazy_with_config(client, config))
@@ -289,11 +301,11 @@ impl Limiter {
             let mut redis = redis.clone();
             async move { redis::cmd("PING").exec_async(&mut redis).await }
         });
-        let queue = Batcher::start(QUEUE_DEPTH, REDIS_MAX, {
+        let queue = Batcher::start(QUEUE_DEPTH, redis_max, {
             let namespace = namespace.to_owned();
             move |asked: Vec<Asked>| {
                 let (redis, namespace) = (redis.clone(), namespace.clone());
-                async move { ask(redis, &namespace, &asked).await }
+                async move { ask(redis, redis_max, &namespace, &asked).await }
             }
         });
         let state = State { turns: Recent::default(), known: Recent::default(), away_until: None };
@@ -315,23 +327,21 @@ impl Limiter {
         if is_away || is_final {
             return own;
         }
-        let Some(told) = self.0.queue.run(Asked::Take(question.clone())).await.ok().flatten()
-        else {
-            self.state(|state| state.away_until = Some(Instant::now() + REDIS_PAUSE));
-            return own;
+        let told = match self.ask(Asked::Take(question.clone())).await {
+            Ok(told) => told,
+            Err(silence) => {
+                self.state(|state| state.away_until = Some(Instant::now() + REDIS_PAUSE));
+                question.is_shared = silence == Silence::Late;
+                return own;
+            }
         };
         let is_refused = told.answer.is_some_and(|answer| answer.is_refused);
         match refused_here {
             // It has forgotten what we have not.
             Some(_) if !told.is_known => {
-                if !is_refused {
-                    self.settle(question, Duration::ZERO).await;
-                }
+                let taken = Question { is_shared: !is_refused, ..question.clone() };
+                self.settle(&taken, Duration::ZERO).await;
                 return refused_here;
-            }
-            // What we have counted was cleared elsewhere.
-            Some(refused) if refused.limit.is_cleared => {
-                self.state(|state| state.turns.remove(&refused.limit.key));
             }
             None if is_refused => self.give_back_own(question),
             None if told.is_known => {
@@ -341,6 +351,7 @@ impl Limiter {
             }
             Some(_) | None => {}
         }
+        question.is_shared = !is_refused;
         if told.is_known {
             question.limits.retain(|limit| !limit.spares_the_known);
             // So that they are known here while Redis is away.
@@ -348,6 +359,15 @@ impl Limiter {
                 let known = question.known;
                 known.map(|known| state.known.insert(known, Instant::now() + KNOWN_HERE))
             });
+        }
+        if let Some(refused) = refused_here
+            && !is_refused
+        {
+            // What we have counted was cleared elsewhere. This turn counts here, too.
+            if refused.limit.is_cleared {
+                self.state(|state| state.turns.remove(&refused.limit.key));
+            }
+            self.own(question);
         }
         told.answer
     }
@@ -378,10 +398,42 @@ impl Limiter {
     }
 
     async fn settle(&self, question: &Question, known_for: Duration) {
-        if !self.is_alone() {
-            // What is not given back is forgotten in time.
-            let _ = self.0.queue.run(Asked::GiveBack(question.clone(), known_for)).await;
+        let mut returned = question.clone();
+        if !question.is_shared {
+            returned.limits.clear();
         }
+        if returned.limits.is_empty() && (known_for.is_zero() || returned.known.is_none()) {
+            return;
+        }
+        if self.return_to_redis(&returned, known_for).await {
+            return;
+        }
+        // It counts against whoever did nothing until it is given back.
+        let limiter = self.clone();
+        tokio::spawn(async move {
+            for _ in 0..RETURNS_MAX {
+                sleep(REDIS_PAUSE).await;
+                if limiter.return_to_redis(&returned, known_for).await {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Whether Redis was told; not whether it has answered.
+    async fn return_to_redis(&self, returned: &Question, known_for: Duration) -> bool {
+        if self.is_alone() {
+            return false;
+        }
+        let told = self.ask(Asked::GiveBack(returned.clone(), known_for)).await;
+        !matches!(told, Err(Silence::Unheard))
+    }
+
+    async fn ask(&self, asked: Asked) -> Result<Told, Silence> {
+        self.0.queue.run(asked).await.unwrap_or_else(|refused| match refused {
+            Refused::Full | Refused::TooLate => Err(Silence::Unheard),
+            Refused::Lost => Err(Silence::Late),
+        })
     }
 
     /// What this process says by itself, and whether Redis need not be asked. Turns are taken unless
@@ -394,14 +446,17 @@ impl Limiter {
             if known.is_some_and(|until| *until > now) {
                 question.limits.retain(|limit| !limit.spares_the_known);
             }
-            let mut longest = question.patience;
-            let mut refusal = None;
+            let mut refusal: Option<Answer> = None;
             let mut taken = Vec::with_capacity(question.limits.len());
             for limit in question.limits.iter().filter(|limit| limit.is_local) {
                 let turn = state.turns.get(&limit.key).copied();
                 let wait = limit.pace.wait(turn, now);
-                if wait > longest {
-                    longest = wait;
+                // What no proof lifts is the last word.
+                let weight = (!limit.yields_to_proof(), wait);
+                let is_heavier = refusal.is_none_or(|refusal| {
+                    weight > (!refusal.limit.yields_to_proof(), refusal.place.wait)
+                });
+                if wait > question.patience && is_heavier {
                     let place = Place { wait, left: 0, whole_in: wait };
                     refusal = Some(Answer { is_refused: true, limit: *limit, place });
                 }
@@ -450,7 +505,12 @@ impl fmt::Debug for Limiter {
 }
 
 /// Asks everything with one call.
-async fn ask(mut redis: ConnectionManager, namespace: &str, asked: &[Asked]) -> Vec<Option<Told>> {
+async fn ask(
+    mut redis: ConnectionManager,
+    redis_max: Duration,
+    namespace: &str,
+    asked: &[Asked],
+) -> Vec<Result<Told, Silence>> {
     let mut call = SCRIPT.prepare_invoke();
     call.arg(Limit::TURNS_MAX);
     for asked in asked {
@@ -476,22 +536,23 @@ async fn ask(mut redis: ConnectionManager, namespace: &str, asked: &[Asked]) -> 
             }
         }
     }
-    let numbers = match timeout(REDIS_MAX, call.invoke_async::<Vec<i64>>(&mut redis)).await {
+    let numbers = match timeout(redis_max, call.invoke_async::<Vec<i64>>(&mut redis)).await {
         Ok(Ok(numbers)) => numbers,
         Ok(Err(error)) => {
             tracing::debug!(kind = ?error.kind(), "the limits are kept without redis");
-            return vec![None; asked.len()];
+            let silence = if error.is_timeout() { Silence::Late } else { Silence::Unheard };
+            return vec![Err(silence); asked.len()];
         }
         Err(_) => {
             tracing::debug!("redis is slow; the limits are kept without it");
-            return vec![None; asked.len()];
+            return vec![Err(Silence::Late); asked.len()];
         }
     };
     let answers = numbers.chunks_exact(5).zip(asked);
     answers
         .map(|(numbers, asked)| {
             let (Asked::Take(question) | Asked::GiveBack(question, _)) = asked;
-            Some(Told::read(numbers, question))
+            Ok(Told::read(numbers, question))
         })
         .collect()
 }
@@ -603,12 +664,12 @@ mod tests {
             is_cleared: true,
         };
         let known = Some(Key::of(&[b"known", name.as_bytes()]));
-        Question { limits: vec![limit], known, patience: Duration::ZERO }
+        Question { limits: vec![limit], known, patience: Duration::ZERO, is_shared: false }
     }
 
     /// Nobody listens there.
     fn alone() -> Limiter {
-        Limiter::new("redis://127.0.0.1:1", "test").unwrap()
+        Limiter::new("redis://127.0.0.1:1", "test", Duration::from_millis(50)).unwrap()
     }
 
     #[tokio::test]

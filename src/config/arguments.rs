@@ -57,6 +57,9 @@ pub(super) struct ApiArguments {
     /// How often one client may ask, by kind: name:count/unit:burst,… [default: docs/operations.md]
     #[arg(long, env = "LIMITS", hide_env_values = true, value_name = "LIMITS")]
     pub(super) limits: Option<String>,
+    /// Milliseconds that a request waits for Redis to count it [default: 50]
+    #[arg(long, env = "LIMITS_WAIT_MS", hide_env_values = true, value_name = "MS")]
+    pub(super) limits_wait_ms: Option<String>,
     /// Origins whose pages may call the API: `https://shop.example,…` [default: its own]
     #[arg(long, env = "ALLOWED_ORIGINS", hide_env_values = true, value_name = "ORIGIN,…")]
     pub(super) allowed_origins: Option<String>,

@@ -138,6 +138,8 @@ pub struct Api {
     pub allowed_origins: Vec<String>,
     /// How much of the API one client may use.
     pub limits: Rates,
+    /// How long a request waits for Redis to count it; then its process counts alone for a while.
+    pub limits_wait: Duration,
     /// How many proxies of ours a request passes.
     pub trusted_proxies: u8,
     /// How many requests are worked on at a time.

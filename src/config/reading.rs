@@ -18,7 +18,7 @@ use super::{
         calls, concurrency_of, connections, default_format, environment_of, expose, failpoint_of,
         filter, given, keys, log_format, mail_address, mode_of_razorpay, mode_of_stripe,
         namespace_of, origins, parse, provider_url, proxies_of, razorpay_keys, redis, secrets_of,
-        smtp, stripe_keys, time, web_url,
+        smtp, stripe_keys, time, wait_of, web_url,
     },
 };
 use crate::kernel::rates::Rates;
@@ -29,6 +29,7 @@ impl ApiArguments {
         const POOL: &str = "10";
         // Three slices of checkouts: one at work, one that waits for it, one that is read or answered.
         const CONCURRENCY: &str = "640";
+        const LIMITS_WAIT_MS: &str = "50";
         const KEYS: &str = "comma-separated name:key, each name once, of at most 32 letters, digits \
                             and hyphens, each key 32 bytes in base64url";
         const ORIGINS: &str = "comma-separated origins as browsers write them: https://shop.example, \
@@ -50,6 +51,8 @@ impl ApiArguments {
             None => Some(Rates::default()),
             limits => reading.take("LIMITS", limits, RATES, parse),
         };
+        let wait = given(self.limits_wait_ms.as_ref()).or(Some(LIMITS_WAIT_MS));
+        let limits_wait = reading.take("LIMITS_WAIT_MS", wait, "a number from 1 to 10000", wait_of);
         let allowed_origins = match given(self.allowed_origins.as_ref()) {
             None => Some(Vec::new()),
             list => reading.take("ALLOWED_ORIGINS", list, ORIGINS, origins),
@@ -72,6 +75,7 @@ impl ApiArguments {
                 providers: providers?,
                 allowed_origins: allowed_origins?,
                 limits: limits?,
+                limits_wait: limits_wait?,
                 trusted_proxies: proxies?,
                 concurrency: concurrency?,
             })

@@ -32,6 +32,7 @@ fn read_api(changes: &[(&str, &str)]) -> Result<Api, BadSettings> {
         ("--hold", "20s"),
         ("--allowed-origins", "https://shop.example"),
         ("--limits", "browse:5/s:7"),
+        ("--limits-wait-ms", "70"),
         ("--trusted-proxies", "1"),
         ("--concurrency", ""),
         ("--token-keys", &keys),

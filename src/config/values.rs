@@ -53,6 +53,10 @@ pub(super) fn concurrency_of(text: &str) -> Option<usize> {
     parse(text).filter(|requests| (16..=65_536).contains(requests))
 }
 
+pub(super) fn wait_of(text: &str) -> Option<Duration> {
+    parse(text).filter(|ms| (1..=10_000).contains(ms)).map(Duration::from_millis)
+}
+
 pub(super) fn redis(url: &str) -> Option<SecretString> {
     let known = ["redis://", "rediss://", "unix://", "redis+unix://"];
     known.iter().any(|scheme| url.starts_with(scheme)).then(|| SecretString::from(url))

@@ -161,7 +161,7 @@ impl Pace {
     pub fn give_back(self, turn: Turn, turns: u32, now: Instant) -> Option<Turn> {
         let taken = turn.taken.checked_sub(turns).filter(|taken| *taken > 0)?;
         let at = turn.at.checked_sub(self.step(taken) * turns).unwrap_or(now);
-        Some(Turn { at, taken })
+        Some(Turn { at: at.max(now), taken })
     }
 
     /// What somebody is told who waited `wait` for the turn they have taken.

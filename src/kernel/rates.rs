@@ -55,7 +55,7 @@ rates! {
     payment "payment" "1/s:20";
     /// All guests of one address in carts, checkout and payment: a caller who makes guests is one caller.
     crowd "crowd" "10/s:60";
-    /// Units of one product that all guests of one address order, each order by its largest number: with
+    /// Units of one variant that all guests of one address order, each order by its largest number: with
     /// the usual 15 minutes to pay, no more than 1,300 are kept from others by somebody who never pays.
     units "units" "1/s:300";
     /// Webhooks that nobody we know has signed, from one address. Signed ones have no limit.

@@ -149,6 +149,16 @@ impl Books {
         self.shared + self.own[class as usize]
     }
 
+    /// The bytes that a body of the class could take if nobody waited. Where they are too few, nobody is
+    /// to leave in vain.
+    fn could_free(&self, class: Class) -> usize {
+        let waiting = |class: Class| self.waiting[class as usize].values();
+        let shared: usize =
+            Class::ALL.into_iter().flat_map(waiting).map(|body| body.part.shared).sum();
+        let own: usize = waiting(class).map(|body| body.part.own).sum();
+        self.free(class) + shared + own
+    }
+
     /// Frees the room of the body that began first, in this class or, where nobody waits in it, of those
     /// with a part of what all share: whoever floods one class must not cut off the others.
     fn evict(&mut self, class: Class) -> Option<Waiting> {
@@ -237,7 +247,8 @@ impl Room {
     fn widen(&self, class: Class, part: &mut Part, bytes: usize) -> bool {
         let mut evicted = Vec::new();
         let mut books = self.lock();
-        while books.free(class) < bytes {
+        let is_enough = books.free(class) >= bytes || books.could_free(class) >= bytes;
+        while is_enough && books.free(class) < bytes {
             let Some(waiting) = books.evict(class) else { break };
             evicted.push(waiting);
         }
@@ -470,6 +481,21 @@ mod tests {
 
         assert!(third.is_ok());
         assert!(refused(poll_immediate(&mut checkout_read).await).is_some());
+    }
+
+    #[tokio::test]
+    async fn nobody_leaves_for_a_body_that_finds_no_room_all_the_same() {
+        let room = Room::new(100, 0);
+        let whole = room.read(Client::whole(80), Class::Admin, 0).await;
+        let (client, body) = Client::begin();
+        let mut read = pin!(room.read(body, Class::Checkout, 0));
+        client.send(10);
+        assert!(poll_immediate(&mut read).await.is_none());
+
+        let refusal = room.read(Client::whole(50), Class::Admin, 0).await;
+
+        assert_eq!(refused(Some(refusal)), Some(StatusCode::SERVICE_UNAVAILABLE));
+        assert!(whole.is_ok() && poll_immediate(&mut read).await.is_none());
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ use crate::web::{
     cors::{Asked, Origins},
     document::{Document, Operation, Route},
     head::Refusal,
-    limits::Limits,
+    limits::{Limits, Unbegun},
     refusal::{self, Failed},
     request_id,
 };
@@ -158,7 +158,11 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
             None => None,
             Some(admission) => match admission.enter(operation.policy.class).await {
                 Ok(place) => Some(place),
-                Err(overloaded) => return overloaded.into_response(),
+                Err(overloaded) => {
+                    let mut response = overloaded.into_response();
+                    response.extensions_mut().insert(Unbegun);
+                    return response;
+                }
             },
         };
         request.set_body(body.clone());

@@ -401,6 +401,8 @@ fn api(database_url: &str, namespace: &str, hold: Duration, providers: &Provider
         providers: provider_settings(providers),
         allowed_origins: vec![ORIGIN.to_owned()],
         limits: NO_LIMITS.parse().unwrap(),
+        // A busy machine may pause for longer than Redis ever takes.
+        limits_wait: Duration::from_secs(5),
         trusted_proxies: 0,
         concurrency: 640,
     }

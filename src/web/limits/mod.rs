@@ -23,7 +23,7 @@ use crate::{
     web::{
         Problem,
         client::{self, TrustedProxies},
-        policy::{Care, Class, Policy},
+        policy::{Care, Class, Policy, Who},
     },
 };
 
@@ -71,17 +71,14 @@ pub(super) struct Admitted {
 }
 
 impl Limits {
-    /// Counts with all who share the Redis and its namespace; `prove` tells whose a token is. Call it
-    /// inside a tokio runtime.
-    pub fn new(
-        redis_url: &str,
-        namespace: &str,
+    /// Counts with `limiter`; `prove` tells whose a token is.
+    pub const fn new(
+        limiter: Limiter,
         rates: Rates,
         proxies: TrustedProxies,
         prove: Prove,
-    ) -> Result<Self, InvalidUrl> {
-        let limiter = Limiter::new(redis_url, namespace)?;
-        Ok(Self { limiter, rates, proxies, prove })
+    ) -> Self {
+        Self { limiter, rates, proxies, prove }
     }
 
     /// Counts the request; one that comes too often is answered at once.
@@ -104,7 +101,14 @@ impl Limits {
     pub(super) async fn finish(&self, admitted: Admitted, mut response: Response) -> Response {
         let Admitted { policy, caller, question, mut answer } = admitted;
         let status = response.status();
-        for care in policy.care {
+        if let Some(mut stranger) = self.stranger(&policy, &caller, &question, status).await {
+            answer = self.ask(&mut stranger, policy.class).await;
+            if let Some(answer) = answer.filter(|answer| answer.is_refused) {
+                return too_often(&answer);
+            }
+        }
+        let is_revoked = is_revoked(&policy, &caller, status);
+        for care in policy.care.iter().filter(|_| !is_revoked) {
             match care {
                 Care::Guesses if status.is_success() => {
                     self.limiter.acquit(&rules::guess_of(&question), KNOWN_FOR).await;
@@ -112,16 +116,10 @@ impl Limits {
                 Care::Guesses if status.is_server_error() => {
                     self.limiter.give_back(&rules::guess_of(&question)).await;
                 }
-                Care::Holds if !status.is_success() => {
+                Care::Holds if holds_nothing(&response) => {
                     self.limiter.give_back(&rules::hold_of(&question)).await;
                 }
                 Care::Guesses | Care::Holds | Care::Mails | Care::Newcomers | Care::Exports => {}
-            }
-        }
-        if let Some(mut question) = self.strangers(&policy, &caller, status).await {
-            answer = self.ask(&mut question, policy.class).await;
-            if let Some(answer) = answer.filter(|answer| answer.is_refused) {
-                return too_often(&answer);
             }
         }
         if let Some(answer) = answer {
@@ -131,20 +129,20 @@ impl Limits {
     }
 
     /// What a request counts for of which it turned out only now that it came from nobody we know.
-    async fn strangers(
+    async fn stranger(
         &self,
         policy: &Policy,
         caller: &Caller,
+        question: &Question,
         status: StatusCode,
     ) -> Option<Question> {
         // A signature is checked before anything else.
         if policy.class == Class::Webhook && status.is_client_error() {
             return Some(rules::unsigned(&self.rates, caller));
         }
-        // The token was revoked: whoever still has it must not use up what its owner may do.
-        if status == StatusCode::UNAUTHORIZED && caller.proven.is_some() {
-            let owners = rules::of_class(&self.rates, policy.class, caller);
-            self.limiter.give_back(&owners).await;
+        // Whoever still has a token that was revoked must not use up what its owner may do.
+        if is_revoked(policy, caller, status) {
+            self.limiter.give_back(&rules::owners_of(question)).await;
             let stranger = Caller { proven: None, ..*caller };
             return Some(rules::of_class(&self.rates, policy.class, &stranger));
         }
@@ -179,6 +177,22 @@ impl Limits {
         };
         Caller { network: client::network(address), proven }
     }
+}
+
+/// Marks the answer to a request with which nobody began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unbegun;
+
+/// Whether the operation wants a token, and the one that came is no longer good.
+fn is_revoked(policy: &Policy, caller: &Caller, status: StatusCode) -> bool {
+    status == StatusCode::UNAUTHORIZED && caller.proven.is_some() && policy.who != Who::Anyone
+}
+
+/// Whether nothing was taken from the stock that had not been before. A failure says nothing of that.
+fn holds_nothing(response: &Response) -> bool {
+    response.status().is_client_error()
+        || response.extensions().get::<Unbegun>().is_some()
+        || response.headers().contains_key("idempotency-replayed")
 }
 
 impl fmt::Debug for Limits {

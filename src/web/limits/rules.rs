@@ -65,7 +65,7 @@ pub(super) fn question(rates: &Rates, policy: &Policy, caller: &Caller, body: &[
             Care::Holds => {}
         }
     }
-    Question { limits, known, patience: Duration::ZERO }
+    Question { limits, known, patience: Duration::ZERO, is_shared: false }
 }
 
 /// The most units of one product in an order; as many as can be where it says nothing that we can read,
@@ -89,9 +89,14 @@ fn units_of(body: &[u8]) -> u32 {
     units.into_values().max().unwrap_or(1).clamp(1, Limit::TURNS_MAX)
 }
 
-/// What a request of the class counts for whoever asks.
+/// What a request counts for whoever asks, by its class alone.
 pub(super) fn of_class(rates: &Rates, class: Class, caller: &Caller) -> Question {
-    Question { limits: by_class(rates, class, caller), known: None, patience: Duration::ZERO }
+    Question {
+        limits: by_class(rates, class, caller),
+        known: None,
+        patience: Duration::ZERO,
+        is_shared: false,
+    }
 }
 
 /// The part of a question that a right proof takes back: not the request itself.
@@ -104,6 +109,11 @@ pub(super) fn hold_of(question: &Question) -> Question {
     part_of(question, |limit| limit.name == "units")
 }
 
+/// The part of a question that concerns the owner of a token and not where it came from.
+pub(super) fn owners_of(question: &Question) -> Question {
+    part_of(question, |limit| limit.name != "guess-address")
+}
+
 fn part_of(question: &Question, is_part: impl Fn(&Limit) -> bool) -> Question {
     let limits = question.limits.iter().filter(|limit| is_part(limit)).copied().collect();
     Question { limits, ..question.clone() }
@@ -112,7 +122,7 @@ fn part_of(question: &Question, is_part: impl Fn(&Limit) -> bool) -> Question {
 /// The limits of a webhook that nobody we know has signed.
 pub(super) fn unsigned(rates: &Rates, caller: &Caller) -> Question {
     let limits = vec![even(rates.webhook, &at(caller.network))];
-    Question { limits, known: None, patience: Duration::ZERO }
+    Question { limits, known: None, patience: Duration::ZERO, is_shared: false }
 }
 
 fn by_class(rates: &Rates, class: Class, caller: &Caller) -> Vec<Limit> {
@@ -147,7 +157,9 @@ fn by_class(rates: &Rates, class: Class, caller: &Caller) -> Vec<Limit> {
 
 fn guesses(rates: &Rates, caller: &Caller, account: Option<&Account>, limits: &mut Vec<Limit>) {
     let network = at(caller.network);
-    limits.push(slowing(rates.guess_address, &network, DOUBLINGS, ADDRESS_MEMORY));
+    // A neighbour's guesses keep nobody out who has proven something there.
+    let address = slowing(rates.guess_address, &network, DOUBLINGS, ADDRESS_MEMORY);
+    limits.push(Limit { spares_the_known: true, ..address });
     // A guesser of passwords keeps nobody out who has proven something already, or has a token of a mail.
     if !matches!(account, Some(Account::Other(_))) {
         let all = even(rates.guess_all, b"");
@@ -174,7 +186,7 @@ enum Account {
 impl Account {
     fn of(policy: &Policy, caller: &Caller, body: &[u8]) -> Option<Self> {
         if let Some(proven) = caller.proven.filter(|_| policy.who != Who::Anyone) {
-            return Some(Self::Other(proven.id.as_bytes().to_vec()));
+            return Some(Self::other(proven.id.as_bytes()));
         }
         // Read as the application reads it: of a name that comes twice, the last counts.
         let body: Value = serde_json::from_slice(body).ok()?;
@@ -182,7 +194,12 @@ impl Account {
             let email = EmailAddress::parse(email).ok()?;
             return Some(Self::Named(email.as_str().as_bytes().to_vec()));
         }
-        body["token"].as_str().map(|token| Self::Other(token.as_bytes().to_vec()))
+        body["token"].as_str().map(|token| Self::other(token.as_bytes()))
+    }
+
+    /// No address begins so: whoever sends one as a secret guesses at nobody's account.
+    fn other(secret: &[u8]) -> Self {
+        Self::Other([b"\0", secret].concat())
     }
 
     fn name(&self) -> &[u8] {

@@ -217,7 +217,7 @@ async fn a_thief_of_a_token_cannot_guess_the_password_by_changing_the_address() 
 async fn a_token_that_was_revoked_uses_up_nothing_of_its_owner() {
     TestApp::run(async |app| {
         app.account(OWNER).await;
-        let api = app.limited("checkout:1/h:3").await;
+        let api = app.limited("checkout:1/h:3,guess-account:1/h:2").await;
         let mug = app.product_with_stock(10).await;
         let log_in = async || {
             let answer = log_in(&api, HOME, OWNER, PASSWORD).await;
@@ -240,6 +240,18 @@ async fn a_token_that_was_revoked_uses_up_nothing_of_its_owner() {
         order(&lost, 2).await.assert_status(401);
         for status in [201, 201, 201, 429] {
             order(&kept, 3).await.assert_status(status);
+        }
+        // Nor does whoever guesses with it make the account's guesses slow.
+        let change = async |client: &Client, place: usize| {
+            let request = from(&address(place), client, Method::POST, "/v1/auth/change-password");
+            let body = json!({ "password": WRONG, "new_password": PASSWORD });
+            Answer::to(request.json(&body)).await
+        };
+        for place in 10..14 {
+            change(&lost, place).await.assert_status(401);
+        }
+        for status in [403, 403, 429] {
+            change(&kept, 20).await.assert_status(status);
         }
     })
     .await;
@@ -294,6 +306,41 @@ async fn a_guesser_gains_nothing_by_a_redis_that_forgets_or_goes_away() {
             }
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_guesser_at_the_owners_gains_nothing_by_a_redis_that_goes_away() {
+    TestApp::run(async |app| {
+        app.account(OWNER).await;
+        let (api, gate) = app.limited_behind_a_gate("guess-here:1/h:2").await;
+        log_in(&api, HOME, OWNER, PASSWORD).await.assert_status(200);
+        for status in [401, 401, 429, 429] {
+            log_in(&api, HOME, OWNER, WRONG).await.assert_status(status);
+        }
+
+        gate.close();
+
+        for status in [429, 429] {
+            log_in(&api, HOME, OWNER, WRONG).await.assert_status(status);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_neighbours_guesses_keep_nobody_out_who_is_known_there() {
+    TestApp::run(async |app| {
+        app.account(OWNER).await;
+        let api = app.limited("guess-address:1/h:3").await;
+        log_in(&api, HOME, OWNER, PASSWORD).await.assert_status(200);
+
+        for status in [401, 401, 401, 429] {
+            log_in(&api, HOME, "bob@example.com", WRONG).await.assert_status(status);
+        }
+
+        log_in(&api, HOME, OWNER, PASSWORD).await.assert_status(200);
     })
     .await;
 }
