@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use lettre::{
     AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
@@ -14,7 +14,7 @@ use simulator::inbox::{Fault, Inbox};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream},
     net::TcpStream,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// Far longer than anything here takes.
@@ -210,10 +210,19 @@ mod faults {
         let mailer = mailer(&inbox);
         inbox.fail_next(Fault::HangAfterData, 1);
 
-        // lettre's own timeout ends with the connection's set-up.
-        let sending = timeout(Duration::from_millis(300), send(&mailer, "one")).await;
+        let mut sending = pin!(send(&mailer, "one"));
+        let kept = async {
+            while inbox.mails().is_empty() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            answer = &mut sending => panic!("{answer:?}"),
+            kept = timeout(PATIENCE, kept) => kept.unwrap(),
+        }
 
-        assert!(sending.is_err());
+        // lettre's own timeout ends with the connection's set-up.
+        assert!(timeout(Duration::from_millis(100), sending).await.is_err());
         assert_eq!(subjects(&inbox), ["Grüße: one"]);
     }
 

@@ -186,7 +186,7 @@ async fn a_chunked_request_takes_no_room_after_its_answer() {
             clock.tick().await;
         }
 
-        assert!(begun_at.elapsed() < Duration::from_secs(1), "{:?}", begun_at.elapsed());
+        assert!(begun_at.elapsed() < Duration::from_millis(1_800), "{:?}", begun_at.elapsed());
     })
     .await;
 }
@@ -210,14 +210,24 @@ async fn idle_connections_take_no_room_from_those_who_ask() {
 
         let elapsed = begun_at.elapsed();
         assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
-        // The longest idle ones have made room, and the others have not.
-        let (old, young) = idle.split_at_mut(SEATS / 2);
+        // The longest idle ones have made room, and the others have not. Those in the middle became idle at
+        // nearly the same time.
+        let (old, others) = idle.split_at_mut(SEATS / 2 - 2);
+        let mut closed = old.len();
         for raw in old {
             raw.assert_closed().await;
         }
-        for raw in young {
-            assert_eq!(raw.ask(PLAIN).await.status, 200);
+        for (place, raw) in others.iter_mut().enumerate() {
+            raw.send(PLAIN).await;
+            match raw.answer().await {
+                Some(answer) => assert_eq!(answer.status, 200),
+                None => {
+                    assert!(place < 4, "{place}");
+                    closed += 1;
+                }
+            }
         }
+        assert_eq!(closed, SEATS / 2);
     })
     .await;
 }
@@ -261,7 +271,7 @@ async fn a_rush_beyond_the_limit_disturbs_nobody_who_is_served() {
             if !served.send(PLAIN).await || served.answer().await.is_none() {
                 served = Raw::connect(door).await;
             }
-            assert!(begun_at.elapsed() < Duration::from_secs(2), "{:?}", begun_at.elapsed());
+            assert!(begun_at.elapsed() < Duration::from_secs(10), "{:?}", begun_at.elapsed());
         }
     };
     let (rush, ()) = tokio::join!(rush, served);

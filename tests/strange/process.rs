@@ -1,12 +1,6 @@
 //! A real API process, whose memory and descriptors are its own.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::Path,
-    process::Stdio,
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, path::Path, process::Stdio, time::Duration};
 
 use tokio::{
     process::{Child, Command},
@@ -18,6 +12,7 @@ use crate::{
     support::{
         app::{GUEST_KEYS, KEYS, NO_LIMITS, TestApp},
         client::until,
+        ports::free_port,
     },
 };
 
@@ -105,9 +100,4 @@ impl Api {
     pub(crate) async fn ended(mut self, within: Duration) -> Option<i32> {
         timeout(within, self.child.wait()).await.expect("it ends in time").unwrap().code()
     }
-}
-
-fn free_port() -> SocketAddr {
-    // Freed at once, and given to nobody else so soon.
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }

@@ -16,8 +16,11 @@ const EVERY: Duration = Duration::from_millis(20);
 /// It needs no database: those of this machine are used by other tests, too.
 const PATH: &str = "/.well-known/jwks.json";
 
-/// What no answer takes, on a machine that builds and tests other things.
+/// What no answer takes but one, on a machine that builds and tests other things.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// What that one takes at most: a machine may stall once.
+const STALL_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct Steady {
@@ -53,7 +56,9 @@ impl Steady {
         let mut taken = self.asking.await.unwrap();
         taken.sort_unstable();
         let (median, worst) = (taken[taken.len() / 2], taken[taken.len() - 1]);
+        let second = taken[taken.len().saturating_sub(2)];
         println!("beside {by}: {} answers, median {median:?}, worst {worst:?}", taken.len());
-        assert!(worst < ANSWER_MAX, "beside {by}: {worst:?}");
+        let is_in_time = worst < STALL_MAX && (second < ANSWER_MAX || taken.len() == 1);
+        assert!(is_in_time, "beside {by}: {second:?}, {worst:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -21,6 +21,7 @@ use sqlx::{
 use uuid::Uuid;
 
 use crate::{
+    ports::free_port,
     process::{Process, Recipe, Signal, env, eventually},
     roles::{as_app, grant, make_app_role},
 };
@@ -541,15 +542,4 @@ fn take_turn() -> File {
 
 fn any_port() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 0).into()
-}
-
-/// A port that nobody listens at, below those that outgoing connections are given: a process that is
-/// restarted gets its own back.
-fn free_port() -> SocketAddr {
-    loop {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, rand::random_range(12_000..32_000)));
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod app;
 pub(crate) mod client;
+pub(crate) mod ports;
 pub(crate) mod roles;
 pub(crate) mod server;
 pub(crate) mod shop;

@@ -76,8 +76,8 @@ async fn a_server_that_takes_a_mail_and_does_not_say_so_gets_the_same_mail_again
 async fn a_yes_that_comes_too_late_is_not_taken_for_the_yes_to_another_mail() {
     survive(MAILER_ONLY, async |shop| {
         shop.copies_max = 2;
-        // A second longer than the mailer waits. The next mail is refused at first.
-        shop.cluster.inbox.fail_next(Fault::Slow(Duration::from_secs(11)), 1);
+        // Four seconds longer than the mailer waits. The next mail is refused at first.
+        shop.cluster.inbox.fail_next(Fault::Slow(Duration::from_secs(14)), 1);
         shop.cluster.inbox.fail_next(Fault::TemporaryFailure, 1);
 
         let late = order(shop).await;

@@ -8,6 +8,8 @@
 
 #[path = "../support/cluster.rs"]
 mod cluster;
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../support/roles.rs"]

@@ -10,8 +10,11 @@ use crate::{
     shop::{Shop, survive},
 };
 
-/// From the moment at which the database answers again.
+/// Each API, from the moment at which the database answers again.
 const HEALED_WITHIN: Duration = Duration::from_secs(2);
+
+/// The same where the database had to recover, which keeps the disk busy for a while.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_postgres_that_is_restarted_under_load_loses_no_acknowledged_order() {
@@ -35,16 +38,18 @@ async fn a_postgres_that_is_restarted_under_load_loses_no_acknowledged_order() {
             }
             shop.cluster.postgres.as_mut().unwrap().start_again().await;
 
-            let back = Instant::now();
+            let within = if signal == Signal::Interrupt { HEALED_WITHIN } else { RECOVERED_WITHIN };
             for api in 0..shop.cluster.apis.len() {
+                let back = Instant::now();
                 let client = shop.client().only(api);
-                eventually("orders are placed again", HEALED_WITHIN, async || {
-                    client.ask(&client.wish(&[(mug, 1)])).await.placed().map(drop)
+                let wish = client.wish(&[(mug, 1)]);
+                eventually("orders are placed again", within, async || {
+                    client.ask(&wish).await.placed().map(drop)
                 })
                 .await;
+                println!("API {api} healed {:?} after {signal:?}", back.elapsed());
+                assert!(back.elapsed() < within, "healed after {:?}", back.elapsed());
             }
-            println!("healed {:?} after {signal:?}", back.elapsed());
-            assert!(back.elapsed() < HEALED_WITHIN, "healed after {:?}", back.elapsed());
         }
         shop.until_placed(40).await;
         load.stop().await;

@@ -3,10 +3,11 @@
 use serde_json::Value;
 use tokio::process::Child;
 
-use super::process::{bare, free_port, status};
+use super::process::{bare, status};
 use crate::support::{
     app::{GUEST_KEYS, KEYS, TestApp},
     client::{Answer, Client, until},
+    ports::free_port,
 };
 
 /// A process with its two addresses: the one for everybody, and the one for operators.

@@ -9,8 +9,6 @@ mod privileges;
 mod process;
 mod record;
 
-pub(crate) use process::free_port;
-
 use std::process::{Output, Stdio};
 
 use tokio::{io::AsyncWriteExt, process::Command};

@@ -1,7 +1,7 @@
 //! Starting, watching and stopping a process.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::SocketAddr,
     process::{Output, Stdio},
 };
 
@@ -11,6 +11,7 @@ use tokio::process::Command;
 use crate::support::{
     app::{GUEST_KEYS, KEYS, TestApp},
     client::until,
+    ports::free_port,
 };
 
 /// A program that is told nothing but where to look for others.
@@ -34,11 +35,6 @@ fn reaper(database_url: &str, health: SocketAddr) -> Command {
         .env("REDIS_URL", "redis://127.0.0.1:1")
         .env("HEALTH_LISTEN", health.to_string());
     reaper
-}
-
-pub(crate) fn free_port() -> SocketAddr {
-    // Freed at once, and given to nobody else so soon.
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
 pub(super) async fn status(address: SocketAddr, path: &str) -> Option<u16> {

@@ -617,6 +617,8 @@ async fn webhooks_that_come_together_share_their_transactions() {
         });
         let free = async {
             app.until_blocked().await;
+            // The others are on their way, which nothing shows; a lock is waited for for longer.
+            tokio::time::sleep(Duration::from_millis(250)).await;
             stuck.rollback().await.unwrap();
         };
 

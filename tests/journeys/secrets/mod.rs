@@ -14,13 +14,11 @@ use simulator::providers::Provider;
 use uuid::Uuid;
 
 use self::shop::Shop;
-use crate::{
-    operator::free_port,
-    support::{
-        app::TestApp,
-        client::{Answer, Client, checkout_body, until},
-        shop::Variant,
-    },
+use crate::support::{
+    app::TestApp,
+    client::{Answer, Client, checkout_body, until},
+    ports::free_port,
+    shop::Variant,
 };
 
 /// Numbers as cards have them.

@@ -15,13 +15,11 @@ use simulator::providers::{Addresses, Config, Provider, Providers};
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
-use crate::{
-    operator::free_port,
-    support::{
-        app::TestApp,
-        client::{Answer, Client, until},
-        server::SERVERS,
-    },
+use crate::support::{
+    app::TestApp,
+    client::{Answer, Client, until},
+    ports::free_port,
+    server::SERVERS,
 };
 
 /// What must not be found anywhere.
