@@ -23,7 +23,6 @@ use crate::{
     checkout::api::{
         CheckoutApi, DisputesApi, FindingsApi, PaymentsApi, QuarantineApi, RefundsApi,
     },
-    clients::limiter::Limiter,
     config,
     context::Context,
     identity::{
@@ -37,7 +36,9 @@ use crate::{
     privacy::api::PrivacyApi,
     web::{
         Admission, Document, Edge, Limits, Origins, Patience, TrustedProxies, document,
-        limits::InvalidUrl, policy::PolicyError, server,
+        limits::{InvalidUrl, Limiter},
+        policy::PolicyError,
+        server,
     },
 };
 

@@ -16,9 +16,9 @@ use poem::{
 };
 use uuid::Uuid;
 
-pub use crate::clients::limiter::InvalidUrl;
+pub use crate::clients::limiter::{InvalidUrl, Limiter};
 use crate::{
-    clients::limiter::{Answer, Limiter, Question},
+    clients::limiter::{Answer, Question},
     kernel::rates::Rates,
     web::{
         Problem,
