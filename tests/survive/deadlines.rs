@@ -185,7 +185,10 @@ async fn what_is_sold_out_can_be_had_again_the_moment_a_hold_runs_out() {
 
         // An order is placed when its transaction begins; by when it has the stock, the hold has run out.
         let after = second.placed_at - first.expires_at;
-        assert!((-1_000..4_000).contains(&after.whole_milliseconds()), "{after} after the deadline");
+        assert!(
+            (-1_000..4_000).contains(&after.whole_milliseconds()),
+            "{after} after the deadline"
+        );
         shop.cluster.add(Role::Reaper).await;
         shop.cluster.add(Role::Mailer).await;
     })
