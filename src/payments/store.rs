@@ -235,8 +235,10 @@ pub async fn reject(db: impl PgExecutor<'_>, id: PaymentId) -> sqlx::Result<bool
     Ok(rejected.rows_affected() == 1)
 }
 
-/// Moves the payment on to the key after `generation`; `false` if somebody else did, or if it is no
-/// longer being created.
+/// Moves the payment on to the key after `generation`; `false` if somebody else did, or if nobody needs
+/// the payment at its provider any more.
+///
+/// One that is given up still does: only what exists there can be withdrawn.
 pub async fn next_key(
     db: impl PgExecutor<'_>,
     id: PaymentId,
@@ -246,7 +248,7 @@ pub async fn next_key(
         r#"
         UPDATE payments
         SET key_generation = key_generation + 1, updated_at = now()
-        WHERE id = $1 AND key_generation = $2 AND state = 'creating'
+        WHERE id = $1 AND key_generation = $2 AND state IN ('creating', 'cancelling')
         "#,
         id as PaymentId,
         generation,

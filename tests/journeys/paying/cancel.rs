@@ -209,6 +209,29 @@ async fn case_07_an_attempt_that_was_left_behind_is_withdrawn_too() {
 }
 
 #[tokio::test]
+async fn case_07_an_attempt_whose_key_a_failure_spoiled_is_withdrawn_within_the_day() {
+    journey(async |app| {
+        let buyer = Buyer::begin(app).await;
+        let key = key();
+        // Stripe repeats a failure for as long as it knows the key.
+        strike(app, Provider::Stripe, Fault::ErrorBefore);
+        buyer.ask(&key, Provider::Stripe).await.assert_status(503);
+        buyer.open(Provider::Razorpay).await;
+        assert_eq!(buyer.states().await, ["cancelling", "open"]);
+        app.providers.clear_faults();
+
+        work_off(app).await;
+
+        assert_eq!(buyer.states().await, ["cancelled", "open"]);
+        assert!(buyer.objects(Provider::Stripe).iter().all(|known| !known.is_open));
+        let repeated = buyer.ask(&key, Provider::Stripe).await;
+        repeated.assert_status(201);
+        assert!(!hands_over(&repeated), "{repeated:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn case_07_who_pays_and_gives_up_at_once_has_the_money_back() {
     journey(async |app| {
         app.providers.set_capture(Capture::Automatic);
