@@ -69,7 +69,12 @@ async fn make(cx: &Context, refund: &Refund) -> Result<(), CheckoutError> {
     match answer {
         Ok(news) => settle_refund(cx, refund.provider, &news).await.map(drop),
         Err(PaymentError::Provider(error)) => match Refusal::of(&error, refund.cause) {
-            None => Err(PaymentError::from(error).into()),
+            None => {
+                if gateway::is_key_spent(refund.provider, &error) {
+                    store::next_key(&cx.db, refund.id, refund.key_generation).await?;
+                }
+                Err(PaymentError::from(error).into())
+            }
             Some(Refusal::Disputed) => withheld(true).await.map(drop),
             Some(Refusal::TooLate) => {
                 let next = RefundId::generate();

@@ -109,7 +109,15 @@ pub const RULES: &[Rule] = &[
     ),
     Rule::changing(
         "refunds",
-        &["state", "provider_ref", "failure", "looks", "next_look_at", "updated_at"],
+        &[
+            "state",
+            "provider_ref",
+            "failure",
+            "key_generation",
+            "looks",
+            "next_look_at",
+            "updated_at",
+        ],
     ),
     Rule::changing(
         "variants",

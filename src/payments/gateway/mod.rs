@@ -18,8 +18,8 @@ pub use self::{
     disputes::{DisputeAtProvider, DisputeStanding, disputes_of, look_at_dispute},
     history::{Happened, History, happened_since},
     refunds::{
-        KEY_EXPIRED, RefundAtProvider, RefundRequest, RefundStanding, look_at_refund, refund,
-        refunds_of,
+        KEY_EXPIRED, RefundAtProvider, RefundRequest, RefundStanding, is_key_spent, look_at_refund,
+        refund, refunds_of,
     },
 };
 use super::{Charge, News, Payment, PaymentError, Provider};

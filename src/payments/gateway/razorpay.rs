@@ -123,14 +123,13 @@ pub(super) async fn look_at_charge(
 pub(super) async fn refund(
     cx: &Context,
     request: &RefundRequest<'_>,
-    key: &str,
 ) -> Result<RefundAtProvider, PaymentError> {
     let new = NewRefund {
         payment: request.charge_ref,
         amount_minor: request.amount_minor,
         refund_id: request.refund_id,
     };
-    let refund = account(cx)?.refund_payment(&new, key).await?;
+    let refund = account(cx)?.refund_payment(&new, request.key).await?;
     Ok(refunded(refund, request.currency))
 }
 

@@ -13,9 +13,6 @@ use crate::{
 /// What a provider calls a refund that it has not, under a key that it may have forgotten.
 pub const KEY_EXPIRED: &str = "key_expired";
 
-/// As many keys as one refund may use up: after that the provider is left alone for a day.
-const KEYS_MAX: u32 = 3;
-
 /// What a provider is asked to send back. A repeat must say the same.
 #[derive(Debug, Clone, Copy)]
 pub struct RefundRequest<'a> {
@@ -64,7 +61,7 @@ pub enum RefundStanding {
 /// A repeat finds what an earlier call made, also one whose outcome nobody learned. `Rejected` and
 /// `Declined` are final: the provider has no such refund, and asking again changes nothing. With
 /// [`KEY_EXPIRED`] it is too late to ask under this key, and there is no such refund either. After
-/// `Unknown` and `Busy` the same request is worth repeating.
+/// `Unknown` and `Busy` the same request is worth repeating, under another key if [`is_key_spent`].
 pub async fn refund(
     cx: &Context,
     request: &RefundRequest<'_>,
@@ -81,24 +78,21 @@ pub async fn refund(
         let code = Some(KEY_EXPIRED.to_owned());
         return Err(CallError::Rejected { status: 404, code }.into());
     }
-    let mut key = request.key.to_owned();
-    let mut used = 1;
-    loop {
-        let first = ask(cx, request, &key).await;
-        if !is_unknown(&first) {
-            return first;
-        }
-        // The same request under the same key is done once, and is told what came of the first.
-        let second = ask(cx, request, &key).await;
-        // A failure is kept under its key and would be repeated for a day. Nothing came of it, so that
-        // another key makes no second refund; after a silence the first may still be made.
-        if used == KEYS_MAX || !is_failure(&second) {
-            return second;
-        }
-        // Whoever repeats this goes through the same keys, and learns of each what came of it.
-        used += 1;
-        key = format!("{}-{used}", request.key);
+    let first = ask(cx, request).await;
+    if !matches!(first, Err(PaymentError::Provider(CallError::Unknown { .. }))) {
+        return first;
     }
+    // The same request under the same key is done once, and is told what came of the first.
+    ask(cx, request).await
+}
+
+/// Whether the provider repeats what came of a refund's request for as long as it knows the key. Nothing
+/// came of it, so that the next key makes no second refund.
+///
+/// Stripe keeps a failure under its key (docs.stripe.com, idempotent requests). Razorpay does not say
+/// that it does: there the next key might make a second refund while the first request is under way.
+pub const fn is_key_spent(provider: Provider, error: &CallError) -> bool {
+    matches!((provider, error), (Provider::Stripe, CallError::Unknown { answered_5xx: true, .. }))
 }
 
 /// Tells how a refund stands; `None` where the provider has none of this name.
@@ -127,14 +121,10 @@ pub async fn refunds_of(
 
 /// Asks for the refund, and looks for it where no refund is the answer: an earlier call may have made
 /// it, or this one in spite of its answer.
-async fn ask(
-    cx: &Context,
-    request: &RefundRequest<'_>,
-    key: &str,
-) -> Result<RefundAtProvider, PaymentError> {
+async fn ask(cx: &Context, request: &RefundRequest<'_>) -> Result<RefundAtProvider, PaymentError> {
     let made = match request.provider {
-        Provider::Stripe => stripe::refund(cx, request, key).await,
-        Provider::Razorpay => razorpay::refund(cx, request, key).await,
+        Provider::Stripe => stripe::refund(cx, request).await,
+        Provider::Razorpay => razorpay::refund(cx, request).await,
     };
     let Err(PaymentError::Provider(error)) = made else { return made };
     if matches!(error, CallError::Busy { .. }) {
@@ -157,13 +147,4 @@ async fn find(
         refunds => refunds?,
     };
     Ok(refunds.into_iter().find(|refund| refund.refund_id == Some(request.refund_id)))
-}
-
-const fn is_unknown(result: &Result<RefundAtProvider, PaymentError>) -> bool {
-    matches!(result, Err(PaymentError::Provider(CallError::Unknown { .. })))
-}
-
-/// Whether the provider answered that it was at a loss.
-const fn is_failure(result: &Result<RefundAtProvider, PaymentError>) -> bool {
-    matches!(result, Err(PaymentError::Provider(CallError::Unknown { answered_5xx: true, .. })))
 }

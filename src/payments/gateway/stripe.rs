@@ -82,7 +82,6 @@ pub(super) async fn capture(cx: &Context, id: &str) -> Result<News, PaymentError
 pub(super) async fn refund(
     cx: &Context,
     request: &RefundRequest<'_>,
-    key: &str,
 ) -> Result<RefundAtProvider, PaymentError> {
     let new = NewRefund {
         payment_intent: request.charge_ref,
@@ -90,7 +89,7 @@ pub(super) async fn refund(
         currency: request.currency,
         refund_id: request.refund_id,
     };
-    refunded(account(cx)?.create_refund(&new, key).await?)
+    refunded(account(cx)?.create_refund(&new, request.key).await?)
 }
 
 pub(super) async fn look_at_refund(

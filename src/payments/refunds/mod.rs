@@ -1,7 +1,7 @@
 //! Refunds: money that goes back, a part of one capture or all of it.
 //!
 //! Owns `refunds`, `refund_transitions` and `restocks`. A refund is committed before its provider is
-//! asked, under a key that is its id. It is not final until the provider says so, and not even then:
+//! asked, under a key that is made of its id. It is not final until the provider says so, and not even then:
 //! a bank may send the money back. The refunds of a capture that did not fail never come to more than
 //! the capture; whoever adds one has locked the order.
 
@@ -34,6 +34,7 @@ pub struct Refund {
     pub provider_ref: Option<String>,
     /// Why it failed, in the provider's words.
     pub failure: Option<String>,
+    pub key_generation: i32,
     pub created_at: OffsetDateTime,
 }
 
@@ -41,7 +42,10 @@ impl Refund {
     /// The key under which its provider is asked to make it: the same request under the same key is
     /// done once.
     pub fn provider_key(&self) -> String {
-        format!("refund-{}", self.id)
+        match self.key_generation {
+            1 => format!("refund-{}", self.id),
+            generation => format!("refund-{}-{generation}", self.id),
+        }
     }
 }
 
@@ -171,6 +175,7 @@ mod tests {
             requested_by: None,
             provider_ref: None,
             failure: None,
+            key_generation: 1,
             created_at: OffsetDateTime::UNIX_EPOCH,
         }
     }

@@ -77,7 +77,7 @@ pub async fn find(db: impl PgExecutor<'_>, id: RefundId) -> sqlx::Result<Option<
         r#"
         SELECT
             id, capture_id, order_id, provider, amount_minor, currency, state, cause, reason,
-            requested_by, provider_ref, failure, created_at
+            requested_by, provider_ref, failure, key_generation, created_at
         FROM refunds
         WHERE id = $1
         "#,
@@ -99,7 +99,7 @@ pub async fn find_by_ref(
         r#"
         SELECT
             id, capture_id, order_id, provider, amount_minor, currency, state, cause, reason,
-            requested_by, provider_ref, failure, created_at
+            requested_by, provider_ref, failure, key_generation, created_at
         FROM refunds
         WHERE provider = $1 AND provider_ref = $2
         "#,
@@ -122,7 +122,7 @@ pub async fn of_orders(
         r#"
         SELECT
             id, capture_id, order_id, provider, amount_minor, currency, state, cause, reason,
-            requested_by, provider_ref, failure, created_at
+            requested_by, provider_ref, failure, key_generation, created_at
         FROM refunds
         WHERE order_id = ANY($1)
         ORDER BY id
@@ -157,6 +157,22 @@ pub async fn set_state(
         failure,
     )
     .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Moves the refund on to the key after `generation`, unless somebody else did or it was made meanwhile.
+pub async fn next_key(db: impl PgExecutor<'_>, id: RefundId, generation: i32) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        UPDATE refunds
+        SET key_generation = key_generation + 1, updated_at = now()
+        WHERE id = $1 AND key_generation = $2 AND state = 'requested'
+        "#,
+        id.uuid(),
+        generation,
+    )
+    .execute(db)
     .await?;
     Ok(())
 }
@@ -200,7 +216,7 @@ pub async fn take_due(
         )
         RETURNING
             id, capture_id, order_id, provider, amount_minor, currency, state, cause, reason,
-            requested_by, provider_ref, failure, created_at
+            requested_by, provider_ref, failure, key_generation, created_at
         "#,
         &providers as &[&str],
         limit,
@@ -322,6 +338,7 @@ struct RefundRow {
     requested_by: Option<Uuid>,
     provider_ref: Option<String>,
     failure: Option<String>,
+    key_generation: i32,
     created_at: OffsetDateTime,
 }
 
@@ -342,6 +359,7 @@ impl TryFrom<RefundRow> for Refund {
             requested_by: row.requested_by.map(UserId::from),
             provider_ref: row.provider_ref,
             failure: row.failure,
+            key_generation: row.key_generation,
             created_at: row.created_at,
         })
     }
