@@ -18,11 +18,10 @@ async fn drive(script: &str) {
     };
     let config = Config::default();
     let providers = Providers::start(Addresses::any_with_page(), config.clone()).await.unwrap();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk");
 
     let output = Command::new(python)
         .arg("-u")
-        .arg(folder.join(script))
+        .arg(Path::new("tests/sdk").join(script))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("SIMULATOR_URL", providers.page_url().unwrap())
         .env("STRIPE_URL", providers.url(Provider::Stripe))

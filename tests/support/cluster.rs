@@ -422,7 +422,7 @@ impl Server {
         settings.push(("DEV_DURABLE", "1".to_owned()));
         let recipe = Recipe {
             name: kind.name().to_owned(),
-            program: Path::new(env!("CARGO_MANIFEST_DIR")).join("dev"),
+            program: PathBuf::from("./dev"),
             arguments: vec![kind.name().to_owned(), folder.display().to_string()],
             settings,
             log,

@@ -69,7 +69,7 @@ fn start_server(kind: &str, folder: &Path) -> String {
     // The last run's server is gone, and so is its address.
     let _ = fs::remove_file(&url_file);
     let log = File::create(folder.join(format!("{kind}.log"))).unwrap();
-    let mut server = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("dev"))
+    let mut server = Command::new("./dev")
         .arg(kind)
         .arg(folder.join(kind))
         .stdin(Stdio::null())

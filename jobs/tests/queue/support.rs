@@ -140,8 +140,7 @@ impl OwnRedis {
     }
 
     pub(crate) async fn start(&mut self) {
-        let dev = concat!(env!("CARGO_MANIFEST_DIR"), "/../dev");
-        let server = Command::new(dev)
+        let server = Command::new("../dev")
             .arg("redis")
             .arg(&self.folder)
             .stdout(Stdio::null())

@@ -1,6 +1,6 @@
 //! Two roles: the owner, who migrates, and the one that the processes are.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use holdfast::ctl::privileges::{Change, rule};
 use sqlx::{AssertSqlSafe, PgPool, Row};
@@ -120,8 +120,7 @@ struct Done {
 
 fn done_in_sources() -> Done {
     let mut done = Done::default();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut folders = vec![root.join("src"), root.join("jobs/src")];
+    let mut folders = vec![PathBuf::from("src"), PathBuf::from("jobs/src")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
