@@ -130,6 +130,9 @@ pub async fn claim(db: impl PgExecutor<'_>, ids: &[Uuid], lease: Duration) -> sq
 }
 
 /// So many other rows of a lane: those that have been due for longest.
+///
+/// A row whose last claim ended without a verdict is not among them, and none comes with such a row: if
+/// it kills its worker, it shall be lost alone.
 #[derive(Debug, Clone, Copy)]
 pub struct Others {
     pub lane: Lane,
@@ -166,7 +169,9 @@ pub async fn claim_with(
                 AND id <> ALL ($1)
                 AND state = 'ready'
                 AND run_at <= now()
-                AND (lease_until IS NULL OR lease_until <= now())
+                AND lease_until IS NULL
+                AND losses = 0
+                AND NOT EXISTS (SELECT FROM woken WHERE losses > 0 OR lease_until IS NOT NULL)
             ORDER BY run_at
             LIMIT $5
             FOR NO KEY UPDATE SKIP LOCKED

@@ -244,6 +244,26 @@ async fn a_job_that_is_lost_with_its_worker_again_and_again_dies() {
 }
 
 #[tokio::test]
+async fn a_job_that_was_lost_with_its_worker_takes_no_other_along_and_goes_with_none() {
+    run(async |place| {
+        let lost = staged(place).await;
+        assert!(claim(place, lost, LOST).await.is_some());
+        let [whole, other] = place.stage(&orders(2), Delay::NONE).await.ids().try_into().unwrap();
+        let others = Others { lane: Lane::Mail, rows: 9 };
+        let claimed = async |id| {
+            let claims = ledger::claim_with(&place.db, &[id], others, LEASE).await;
+            claims.unwrap().claimed.into_iter().map(|claim| claim.id).collect::<BTreeSet<_>>()
+        };
+
+        assert_eq!(claimed(lost).await, BTreeSet::from([lost]));
+        assert!(claim(place, lost, LOST).await.is_none());
+        place.expire_leases().await;
+        assert_eq!(claimed(whole).await, BTreeSet::from([whole, other]));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_job_that_ends_now_and_then_is_no_poison() {
     run(async |place| {
         let id = staged(place).await;

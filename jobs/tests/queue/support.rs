@@ -81,6 +81,14 @@ impl Place {
             .unwrap();
     }
 
+    /// Lets the worker of every claimed row be lost.
+    pub(crate) async fn expire_leases(&self) {
+        sqlx::query("UPDATE job_ledger SET lease_until = now() WHERE lease_until IS NOT NULL")
+            .execute(&self.db)
+            .await
+            .unwrap();
+    }
+
     pub(crate) async fn count(&self, state: &str) -> i64 {
         sqlx::query_scalar("SELECT count(*) FROM job_ledger WHERE state = $1")
             .bind(state)

@@ -150,7 +150,7 @@ async fn a_row_that_somebody_works_on_is_not_pushed_until_its_lease_runs_out() {
         assert_eq!(relay.push_overdue(&place.db, 500).await.unwrap(), 0);
 
         // The worker died.
-        sqlx::query("UPDATE job_ledger SET lease_until = now()").execute(&place.db).await.unwrap();
+        place.expire_leases().await;
         assert_eq!(relay.push_overdue(&place.db, 500).await.unwrap(), 1);
 
         let worker = Worker::mailer(place);
