@@ -256,7 +256,7 @@ async fn refused(
     Ok(error.into())
 }
 
-/// The attempt as it stands now; `handover` is kept only if the shopper can pay.
+/// The attempt as it stands now; `handover` is kept only if the shopper can pay, and pays what we know of.
 pub(super) async fn view(
     cx: &Context,
     payment: Payment,
@@ -272,7 +272,11 @@ pub(super) async fn view(
         replayed: false,
         payment,
     };
-    let handover = handover.filter(|_| attempt.payment.state.is_open() && can_be_paid(&attempt));
+    let is_known = |handover: &Handover| {
+        attempt.payment.provider_ref.as_deref() == Some(handover.provider_ref())
+    };
+    let can_be_paid = attempt.payment.state.is_open() && can_be_paid(&attempt);
+    let handover = handover.filter(|handover| can_be_paid && is_known(handover));
     Ok(Attempt { handover, ..attempt })
 }
 

@@ -38,10 +38,11 @@ const PAGES_MAX: usize = 10;
 /// A page that gets lost so often would be lost again.
 const PAGE_TRIES_MAX: u32 = 3;
 
-/// What we call three errors for which Razorpay has no names.
+/// What we call four errors for which Razorpay has no names.
 const RECEIPT_TAKEN: &str = "receipt_taken";
 const ALREADY_CAPTURED: &str = "already_captured";
 const UNKNOWN_ID: &str = "unknown_id";
+const IN_PROGRESS: &str = "in_progress";
 
 /// Where Razorpay is, and who asks.
 #[derive(Debug)]
@@ -342,6 +343,8 @@ impl Account {
         match (status, code.as_deref()) {
             // It answers with 400 to a name that it does not know.
             (_, Some(UNKNOWN_ID)) => CallError::Rejected { status: 404, code: code.clone() },
+            // Two that change the same payment at once get in each other's way.
+            (400, Some(IN_PROGRESS)) => CallError::Busy { retry_after: None },
             // And with 400 that what is asked for was done before: broken off, it may say so.
             (400, None) => CallError::unknown("the refusal cannot be read"),
             (_, _) => refusal,
@@ -468,9 +471,11 @@ impl ErrorFields {
 }
 
 /// Words of a description, and what we call the error.
-const KNOWN: [(&str, &str); 6] = [
+const KNOWN: [(&str, &str); 8] = [
     ("receipt should be unique", RECEIPT_TAKEN),
+    ("duplicate receipt", RECEIPT_TAKEN),
     ("already been captured", ALREADY_CAPTURED),
+    ("another payment operation is in progress", IN_PROGRESS),
     ("id provided does not exist", UNKNOWN_ID),
     ("fully refunded already", refusal::ALREADY_REFUNDED),
     ("greater than the refund payment amount", refusal::REFUND_TOO_LARGE),

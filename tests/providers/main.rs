@@ -248,6 +248,21 @@ async fn an_intent_is_found_among_more_than_a_page_of_others() {
 }
 
 #[tokio::test]
+async fn an_intent_that_two_thousand_followed_is_not_searched_for_to_the_end() {
+    let world = World::start().await;
+    let new = new_intent();
+    world.stripe.create_intent(&new, &key()).await.unwrap();
+    for _ in 0..2_000 {
+        world.providers.create_foreign(Provider::Stripe, 100, "USD", BTreeMap::new());
+    }
+
+    let found = world.stripe.find_intent(new.payment_id, before()).await.unwrap();
+
+    assert!(found.is_none());
+    assert_eq!(world.providers.calls(Operation::ListIntents), 20);
+}
+
+#[tokio::test]
 async fn cancelling_tells_how_the_intent_stands() {
     let world = World::start().await;
     let open = world.stripe.create_intent(&new_intent(), &key()).await.unwrap().id;

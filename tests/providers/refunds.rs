@@ -416,6 +416,49 @@ async fn stripes_words_for_a_refund_are_understood() {
 }
 
 #[tokio::test]
+async fn razorpays_words_for_a_refund_that_is_under_way_are_no_refusal() {
+    for (description, wanted) in [
+        (
+            "Request failed because another payment operation is in progress",
+            CallError::Busy { retry_after: None },
+        ),
+        (
+            "Duplicate receipt found for this refund request",
+            CallError::Unknown {
+                why: "the receipt's refund was asked for before".to_owned(),
+                answered_5xx: false,
+            },
+        ),
+    ] {
+        let body =
+            format!(r#"{{"error":{{"code":"BAD_REQUEST_ERROR","description":"{description}"}}}}"#);
+        let (url, _asked) = answering(answer("400 Bad Request", "", &body)).await;
+        let razorpay = crate::razorpay(&url, &[("rzp_test_1", "x")]);
+        let new =
+            razorpay::NewRefund { payment: "pay_1", amount_minor: 300, refund_id: Uuid::now_v7() };
+
+        let error = razorpay.refund_payment(&new, "refund-key-1").await.unwrap_err();
+
+        assert_eq!(error, wanted);
+    }
+}
+
+#[tokio::test]
+async fn a_refund_that_an_earlier_key_made_is_not_made_under_the_next() {
+    let world = World::start().await;
+    let cx = world.cx();
+    for provider in BOTH {
+        let wish = Wish::of_a_charge(&world, provider);
+        let next = Wish { key: format!("{}-2", wish.key), ..wish.clone() };
+
+        let made = wish.ask(&cx).await.unwrap();
+
+        assert_eq!(next.ask(&cx).await.unwrap(), made, "{provider:?}");
+    }
+    assert_eq!(world.providers.ledger().refunds.len(), 2);
+}
+
+#[tokio::test]
 async fn a_refund_without_a_currency_has_that_of_its_payment() {
     let body = r#"{"id":"rfnd_1","payment_id":"pay_1","amount":5,"currency":"","notes":[],"receipt":null}"#;
     let (url, asked) = answering(answer("200 OK", "", body)).await;

@@ -46,8 +46,8 @@ pub(in crate::checkout) async fn look(cx: &Context, refund: &Refund) -> Result<(
 }
 
 async fn make(cx: &Context, refund: &Refund) -> Result<(), CheckoutError> {
-    let withheld = |told_by_provider| note(cx, refund.id, Unmade::Withheld { told_by_provider });
-    if must_wait(cx, refund).await? && withheld(false).await? {
+    let withheld = Unmade::Withheld { told_by_provider: false };
+    if must_wait(cx, refund).await? && note(cx, refund.id, withheld).await? {
         return Ok(());
     }
     let captures = payments::store::captures_of(&cx.db, &[refund.order_id]).await?;
@@ -68,27 +68,32 @@ async fn make(cx: &Context, refund: &Refund) -> Result<(), CheckoutError> {
     failpoint::pass("refund.after-call");
     match answer {
         Ok(news) => settle_refund(cx, refund.provider, &news).await.map(drop),
-        Err(PaymentError::Provider(error)) => match Refusal::of(&error, refund.cause) {
-            None => {
-                if gateway::is_key_spent(refund.provider, &error) {
-                    store::next_key(&cx.db, refund.id, refund.key_generation).await?;
-                }
-                Err(PaymentError::from(error).into())
-            }
-            Some(Refusal::Disputed) => withheld(true).await.map(drop),
-            Some(Refusal::TooLate) => {
-                let next = RefundId::generate();
-                note(cx, refund.id, Unmade::TooLate { next }).await.map(drop)
-            }
-            Some(Refusal::Final(code)) => {
-                tracing::error!(refund.id = %refund.id, %error, "a provider refused a refund");
-                take_over_others(cx, refund, &capture.charge_ref).await?;
-                let refused = Unmade::Refused { code: &code, capture: &capture };
-                note(cx, refund.id, refused).await.map(drop)
-            }
-        },
+        Err(PaymentError::Provider(error)) => follow(cx, refund, &capture, error).await,
         Err(error) => Err(error.into()),
     }
+}
+
+/// Does what follows from a provider's no, or from its silence.
+async fn follow(
+    cx: &Context,
+    refund: &Refund,
+    capture: &Capture,
+    error: CallError,
+) -> Result<(), CheckoutError> {
+    if gateway::is_key_spent(refund.provider, &error) {
+        store::next_key(&cx.db, refund.id, refund.key_generation).await?;
+    }
+    let unmade = match Refusal::of(&error, refund.cause) {
+        None => return Err(PaymentError::from(error).into()),
+        Some(Refusal::Disputed) => Unmade::Withheld { told_by_provider: true },
+        Some(Refusal::TooLate) => Unmade::TooLate { next: RefundId::generate() },
+        Some(Refusal::Final(code)) => {
+            tracing::error!(refund.id = %refund.id, %error, "a provider refused a refund");
+            take_over_others(cx, refund, &capture.charge_ref).await?;
+            return note(cx, refund.id, Unmade::Refused { code: &code, capture }).await.map(drop);
+        }
+    };
+    note(cx, refund.id, unmade).await.map(drop)
 }
 
 /// What a provider's definite no means for a refund.

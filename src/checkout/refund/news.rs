@@ -88,7 +88,8 @@ async fn hear(
 ) -> sqlx::Result<Option<Staged>> {
     let capture = &lock_order_of(&mut *tx, capture).await?;
     let refunds = store::of_orders(&mut *tx, &[capture.order_id]).await?;
-    let known = refunds.into_iter().find(|refund| is_meant(refund, capture, news));
+    let known = refunds.iter().find(|refund| is_meant(refund, capture, news));
+    let ours = refunds.iter().find(|refund| news.refund_id == Some(refund.id.uuid()));
     let next = match news.standing {
         RefundStanding::Pending => State::Pending,
         RefundStanding::Succeeded => State::Succeeded,
@@ -96,11 +97,18 @@ async fn hear(
     };
     match known {
         Some(refund) if refund.state.allows(next) => {
-            conclude(tx, &refund, next, news).await.map(Some)
+            conclude(tx, refund, next, news).await.map(Some)
         }
         Some(_) => Ok(None),
         None => {
             let adopted = adopt(&mut *tx, capture, news).await?;
+            if next != State::Failed
+                && let Some(taken_for_failed) = ours
+            {
+                // People need not look: it was made all the same.
+                let subject = taken_for_failed.id.to_string();
+                findings::store::settle(&mut *tx, findings::Kind::RefundFailed, &subject).await?;
+            }
             if next == State::Pending {
                 return Ok(Some(Staged::default()));
             }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Razorpay;
+use super::{RECEIPT_TAKEN, Razorpay};
 use crate::clients::call::{CallError, id};
 
 /// Razorpay takes no shorter key.
@@ -52,9 +52,13 @@ impl Razorpay {
             "receipt": refund.refund_id.simple(),
             "notes": { "refund_id": refund.refund_id },
         });
-        let refund: RefundBody =
-            self.ask_under(Some(key), "refund_payment", Method::POST, &path, Some(body)).await?;
-        Ok(refund.into())
+        match self.ask_under(Some(key), "refund_payment", Method::POST, &path, Some(body)).await {
+            // It is there, or is being made, and may not be listed yet. It will be.
+            Err(CallError::Rejected { code: Some(code), .. }) if code == RECEIPT_TAKEN => {
+                Err(CallError::unknown("the receipt's refund was asked for before"))
+            }
+            answer => answer.map(|refund: RefundBody| refund.into()),
+        }
     }
 
     pub async fn retrieve_refund(&self, refund: &str) -> Result<Refund, CallError> {

@@ -42,6 +42,16 @@ pub enum Handover {
     Razorpay { order_id: String, key_id: String },
 }
 
+impl Handover {
+    /// The provider's name for the payment that it is for.
+    pub fn provider_ref(&self) -> &str {
+        match self {
+            Self::Stripe { payment_intent_id, .. } => payment_intent_id,
+            Self::Razorpay { order_id, .. } => order_id,
+        }
+    }
+}
+
 /// What Razorpay's checkout gave the shopper's browser.
 #[derive(Debug, Clone)]
 pub struct CheckoutProof {

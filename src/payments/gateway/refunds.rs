@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{is_past, razorpay, stripe, unreadable};
 use crate::{
-    clients::CallError,
+    clients::{CallError, refusal},
     context::Context,
     payments::{PaymentError, Provider},
 };
@@ -25,7 +25,7 @@ pub struct RefundRequest<'a> {
     pub currency: &'a str,
     /// Of ten letters, digits, hyphens and underscores at least, and two hundred at most.
     pub key: &'a str,
-    /// When the key was made.
+    /// When the first of its keys was made.
     pub created_at: OffsetDateTime,
 }
 
@@ -66,15 +66,12 @@ pub async fn refund(
     cx: &Context,
     request: &RefundRequest<'_>,
 ) -> Result<RefundAtProvider, PaymentError> {
-    let is_expired = is_past(request.created_at);
-    // Razorpay does not say that it keeps a failure under its key: the key alone might let a repeat
-    // send the money twice.
-    if (is_expired || request.provider == Provider::Razorpay)
-        && let Some(made) = find(cx, request).await?
-    {
+    // What was made under an earlier key is not repeated under this one; nor is this one's, if its
+    // provider keeps no failures.
+    if let Some(made) = find(cx, request).await? {
         return Ok(made);
     }
-    if is_expired {
+    if is_past(request.created_at) {
         let code = Some(KEY_EXPIRED.to_owned());
         return Err(CallError::Rejected { status: 404, code }.into());
     }
@@ -86,13 +83,19 @@ pub async fn refund(
     ask(cx, request).await
 }
 
-/// Whether the provider repeats what came of a refund's request for as long as it knows the key. Nothing
-/// came of it, so that the next key makes no second refund.
+/// Whether the provider would repeat the error for as long as it knows the refund's key, although it may
+/// say something else by then. It has no such refund, so that the next key makes no second one.
 ///
-/// Stripe keeps a failure under its key (docs.stripe.com, idempotent requests). Razorpay does not say
-/// that it does: there the next key might make a second refund while the first request is under way.
-pub const fn is_key_spent(provider: Provider, error: &CallError) -> bool {
-    matches!((provider, error), (Provider::Stripe, CallError::Unknown { answered_5xx: true, .. }))
+/// Stripe keeps failures and refusals under their key (docs.stripe.com, idempotent requests). Razorpay
+/// does not say that it does: there the next key might make a second refund while the first request is
+/// under way.
+pub fn is_key_spent(provider: Provider, error: &CallError) -> bool {
+    provider == Provider::Stripe
+        && match error {
+            CallError::Unknown { answered_5xx, .. } => *answered_5xx,
+            CallError::Rejected { code, .. } => code.as_deref() == Some(refusal::DISPUTED),
+            CallError::Declined { .. } | CallError::Busy { .. } => false,
+        }
 }
 
 /// Tells how a refund stands; `None` where the provider has none of this name.
@@ -135,14 +138,16 @@ async fn ask(cx: &Context, request: &RefundRequest<'_>) -> Result<RefundAtProvid
 
 /// Finds the refund by the id that we gave it.
 ///
-/// An unknown outcome of the search is none of the refund's.
+/// What becomes of the search becomes of no refund, unless the provider does not know the charge.
 async fn find(
     cx: &Context,
     request: &RefundRequest<'_>,
 ) -> Result<Option<RefundAtProvider>, PaymentError> {
     let refunds = match refunds_of(cx, request.provider, request.charge_ref).await {
-        Err(PaymentError::Provider(CallError::Unknown { why, .. })) => {
-            return Err(unreadable(&why).into());
+        Err(PaymentError::Provider(error))
+            if !error.is_not_found() && !matches!(error, CallError::Busy { .. }) =>
+        {
+            return Err(unreadable(&error.to_string()).into());
         }
         refunds => refunds?,
     };

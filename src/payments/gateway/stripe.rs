@@ -179,7 +179,8 @@ async fn find_or_create(
         return Ok(intent);
     }
     // A failure is kept under its key and would be repeated for a day. Nothing came of it, so that
-    // another key makes no second intent; after a silence the first may still be made.
+    // another key makes no second intent; after a silence the first may still be made. In a rush the
+    // first may be out of sight, too: nobody was given its secret, so nobody can pay it.
     if !answered_5xx || !store::next_key(&cx.db, payment.id, payment.key_generation).await? {
         return Ok(second?);
     }

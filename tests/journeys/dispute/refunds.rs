@@ -122,8 +122,6 @@ async fn case_20_a_dispute_that_only_the_provider_knows_of_is_told_of_once() {
             assert!(matches!(&*late.withheld().await, [(_, true)]));
 
             app.providers.close_dispute(&dispute, Verdict::Won).unwrap();
-            // Stripe repeats its refusal as long as it knows the key: a day.
-            app.providers.expire_idempotency_keys();
             app.execute("UPDATE refunds SET next_look_at = now() WHERE state = 'requested'").await;
             // A worker may have taken it first.
             until("the money is back", async || {

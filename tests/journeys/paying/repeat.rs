@@ -71,6 +71,35 @@ async fn case_12_a_repeat_finds_the_same_attempt() {
 }
 
 #[tokio::test]
+async fn case_12_nobody_is_handed_an_attempt_that_is_not_the_one_we_know() {
+    journey(async |app| {
+        // Another request had learned of another one first.
+        app.execute(
+            "CREATE FUNCTION know_another() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                 NEW.provider_ref := 'another-' || NEW.id;
+                 RETURN NEW;
+             END $$",
+        )
+        .await;
+        app.execute(
+            "CREATE TRIGGER know_another BEFORE UPDATE OF provider_ref ON payments
+             FOR EACH ROW WHEN (NEW.provider_ref IS NOT NULL) EXECUTE FUNCTION know_another()",
+        )
+        .await;
+        for provider in BOTH {
+            let buyer = Buyer::begin(app).await;
+
+            let answer = buyer.ask(&key(), provider).await;
+
+            answer.assert_status(201);
+            assert!(!hands_over(&answer), "{answer:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn case_12_a_key_stands_for_one_request_of_one_shopper() {
     journey(async |app| {
         let buyer = Buyer::begin(app).await;

@@ -3,8 +3,14 @@
 use futures_util::future::join_all;
 use holdfast::{
     checkout::{Heard, refund_payment, review_refund},
-    payments::findings::Kind,
+    clients::{razorpay, stripe},
+    payments::{
+        self,
+        findings::{self, Kind, store::NewFinding},
+        refunds::{Refund, State, store::set_state},
+    },
 };
+use serde_json::json;
 use simulator::providers::{Delivery, Provider, RefundState, Verdict};
 
 use super::{
@@ -143,6 +149,70 @@ async fn case_19_webhooks_of_a_refund_take_it_over_once() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn case_14_a_refund_that_was_taken_for_failed_and_was_made_needs_nobody() {
+    journey(async |app| {
+        let staff = app.staff().await;
+        for provider in BOTH {
+            let (sale, taken) = Sale::paid(app, provider).await;
+            sale.refund(&staff, &key(), &part(1_000)).await.assert_status(201);
+            let refund = sale.refunds().await.remove(0);
+            // The provider had no such refund when it was asked, and makes it now.
+            let mut tx = app.db.begin().await.unwrap();
+            let (subject, detail) = (refund.id.to_string(), json!({}));
+            let finding = NewFinding {
+                kind: Kind::RefundFailed,
+                subject,
+                order_id: Some(refund.order_id),
+                detail,
+            };
+            set_state(&mut *tx, refund.id, State::Failed, None, Some("status 400")).await.unwrap();
+            findings::store::open(&mut *tx, &[finding]).await.unwrap();
+            tx.commit().await.unwrap();
+            app.settle().await;
+            assert_eq!(found(app).await, [Kind::RefundFailed]);
+            make(app, &refund, &taken.charge_ref).await;
+
+            let name = newest(app, &taken);
+            assert_eq!(review(app, provider, &name).await, Heard::New);
+            app.settle().await;
+
+            assert_eq!(
+                sale.told().await,
+                [("staff", "failed", 1_000), ("provider", "succeeded", 1_000)]
+            );
+            assert_eq!(found(app).await, []);
+        }
+    })
+    .await;
+}
+
+/// Has the provider make the refund, as a request of ours would that was long under way.
+async fn make(app: &TestApp, refund: &Refund, charge_ref: &str) {
+    let (refund_id, key) = (refund.id.uuid(), refund.provider_key());
+    match refund.provider {
+        payments::Provider::Stripe => {
+            let new = stripe::NewRefund {
+                payment_intent: charge_ref,
+                amount_minor: refund.amount_minor,
+                currency: &refund.currency,
+                refund_id,
+            };
+            let stripe = app.cx.providers.stripe.as_ref().unwrap();
+            stripe.create_refund(&new, &key).await.unwrap();
+        }
+        payments::Provider::Razorpay => {
+            let new = razorpay::NewRefund {
+                payment: charge_ref,
+                amount_minor: refund.amount_minor,
+                refund_id,
+            };
+            let razorpay = app.cx.providers.razorpay.as_ref().unwrap();
+            razorpay.refund_payment(&new, &key).await.unwrap();
+        }
+    }
 }
 
 #[tokio::test]
