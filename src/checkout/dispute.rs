@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::{
     CheckoutError, Heard,
-    events::{ignore, lock_order_of, money_under},
+    events::{give_up, ignore, lock_order_of, money_under},
 };
 use crate::{
     context::Context,
@@ -47,11 +47,11 @@ pub async fn review_dispute(
         let told_before = before.map(|dispute| dispute.told);
         let news = gateway::look_at_dispute(cx, provider, provider_ref).await?;
         failpoint::pass("review-dispute.after-call");
-        let capture = match &news {
-            Some(news) => money_under(cx, provider, &news.charge_ref).await?,
-            None => None,
+        let Some(news) = news else {
+            give_up(cx, events).await?;
+            return Ok(Heard::Foreign);
         };
-        let (Some(news), Some(capture)) = (news, capture) else {
+        let Some(capture) = money_under(cx, provider, &news.charge_ref).await? else {
             ignore(cx, events).await?;
             return Ok(Heard::Foreign);
         };

@@ -13,6 +13,7 @@ use sqlx::PgConnection;
 use super::{
     CheckoutError,
     settle::{Settled, Settlement, settle},
+    withdraw::unanswered,
 };
 use crate::{
     context::Context,
@@ -215,7 +216,7 @@ pub async fn review_payment(
 ) -> Result<(), CheckoutError> {
     let news = gateway::look_up(cx, provider, provider_ref).await?;
     failpoint::pass("review.after-call");
-    let Some(news) = news else { return ignore(cx, events).await };
+    let Some(news) = news else { return give_up(cx, events).await };
     let mut settlements: Vec<_> =
         events.iter().map(|&id| Settlement { news: news.clone(), event_id: Some(id) }).collect();
     if settlements.is_empty() {
@@ -255,6 +256,15 @@ async fn report_lost(cx: &Context, news: &News) -> Result<(), CheckoutError> {
     findings::store::open(&cx.db, &found).await?;
     tracing::error!(payment.id = %payment_id, "money was collected for a payment that is unknown here");
     Ok(())
+}
+
+/// Ignores the webhooks whose object their provider does not know, or fails while one of them is young:
+/// what was told of is there, and may be out of sight for a while.
+pub(super) async fn give_up(cx: &Context, events: &[EventId]) -> Result<(), CheckoutError> {
+    if !events.is_empty() && inbox::store::are_young(&cx.db, events).await? {
+        return Err(unanswered("it does not know what it told of").into());
+    }
+    ignore(cx, events).await
 }
 
 /// Notes of the webhooks that they are about nothing of ours.

@@ -249,6 +249,16 @@ impl TestApp {
         .await;
     }
 
+    /// Lets time pass for webhooks that wait for what they are about.
+    pub(crate) async fn age_webhooks(&self) {
+        self.execute(
+            "UPDATE provider_events SET received_at = received_at - interval '1 hour'
+             WHERE state = 'new'",
+        )
+        .await;
+        self.hurry().await;
+    }
+
     /// Says that this test may end with jobs that are not done.
     pub(crate) fn expect_unfinished_jobs(&self) {
         self.may_leave_jobs.store(true, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 use super::{CheckoutError, Heard, settle_refund};
 use crate::{
+    checkout::events::give_up,
     context::Context,
     kernel::{EventId, failpoint},
     payments::{
@@ -24,7 +25,11 @@ pub async fn review_refund(
 ) -> Result<Heard, CheckoutError> {
     let news = gateway::look_at_refund(cx, provider, provider_ref).await?;
     failpoint::pass("review-refund.after-call");
-    act_on(cx, provider, news.as_slice(), events).await
+    let Some(news) = news else {
+        give_up(cx, events).await?;
+        return Ok(Heard::Foreign);
+    };
+    act_on(cx, provider, &[news], events).await
 }
 
 /// The same for every refund of a charge, where a webhook does not say which is meant.

@@ -117,6 +117,21 @@ pub async fn load(db: impl PgExecutor<'_>, ids: &[EventId]) -> sqlx::Result<Vec<
         .collect()
 }
 
+/// Whether one of the webhooks came within the last hour and is not finished.
+pub async fn are_young(db: impl PgExecutor<'_>, ids: &[EventId]) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"
+        SELECT EXISTS (
+            SELECT FROM provider_events
+            WHERE id = ANY ($1) AND state = 'new' AND received_at > now() - interval '1 hour'
+        ) AS "are_young!"
+        "#,
+        &uuids(ids.iter()),
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Notes what became of the webhooks; one that is finished already stays as it is. Returns how many
 /// were not.
 ///

@@ -215,7 +215,11 @@ async fn case_28_disputes_of_others_who_share_the_account_are_ignored() {
             let charge = app.providers.succeed(&foreign).unwrap().payment_ref.unwrap();
             app.providers.dispute(&charge).unwrap();
         }
+        // Stripe does not know it, or not yet.
         app.providers.tell(Provider::Stripe, "charge.dispute.created", &json!({ "id": "du_none" }));
+        hear_all(app).await;
+        assert_eq!(app.count("provider_events WHERE state = 'new'").await, 1);
+        app.age_webhooks().await;
         hear_all(app).await;
 
         let mut disputes = inbox_of(app).await;

@@ -232,14 +232,18 @@ async fn case_28_what_others_do_over_the_same_account_is_ignored() {
             "currency": "usd",
         });
         app.providers.tell(Provider::Stripe, "payment_intent.succeeded", &nobody);
+        app.providers.tell(Provider::Stripe, "refund.updated", &json!({ "id": "re_nobody" }));
 
+        hear_all(app).await;
+        assert_eq!(app.count("provider_events WHERE state = 'new'").await, 2, "it may be late");
+        app.age_webhooks().await;
         hear_all(app).await;
 
         for (kind, state, reason) in inbox_of(app).await {
             assert_eq!(state, "ignored", "{kind}: {reason:?}");
         }
         let not_ours = "provider_events WHERE reason = 'not ours'";
-        assert_eq!(app.count(not_ours).await, 7);
+        assert_eq!(app.count(not_ours).await, 8);
         assert_eq!(app.count("captures").await, 0);
         assert_eq!(purchase.timeline().await, ["placed"]);
         // Whoever answers with an error is sent it again, and cut off in the end.

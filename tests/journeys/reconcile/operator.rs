@@ -109,7 +109,8 @@ async fn case_27_a_parked_webhook_is_judged_again_after_the_mend() {
         // The mend, from the webhook's side.
         app.execute(
             "UPDATE provider_events
-             SET raw = convert_to(replace(convert_from(raw, 'UTF8'), '\"much\"', '500'), 'UTF8')",
+             SET raw = convert_to(replace(convert_from(raw, 'UTF8'), '\"much\"', '500'), 'UTF8'),
+                 received_at = received_at - interval '1 hour'",
         )
         .await;
         let other_kind = ["webhooks", "replay", "--parked", "--kind", "refund.updated"];
