@@ -211,17 +211,23 @@ pub(super) const ALL: &[Invariant] = &[
                 WHERE state IN ('requested', 'pending') OR (state = 'succeeded' AND provider = 'razorpay')
                 UNION ALL
                 SELECT id::text, next_look_at FROM disputes WHERE state = 'open'
-                UNION ALL
-                -- A provider that nobody pays with any more may be gone from the settings.
-                SELECT 'lists of ' || provider, next_read_at
-                FROM reconciliation_cursors
-                WHERE EXISTS (
-                    SELECT FROM payments
-                    WHERE payments.provider = reconciliation_cursors.provider
-                        AND created_at > now() - interval '1 day'
-                )
             ) AS looks
             WHERE due < now() - interval '15 minutes'",
+    },
+    Invariant {
+        name: "lists-are-read",
+        promise: "the lists of a provider that shoppers pay with were read to within the last hour",
+        sql: "
+            SELECT 'lists of ' || provider, format('read until %s', read_until)
+            FROM reconciliation_cursors
+            WHERE read_until < now() - interval '1 hour'
+                -- One that is new is read from a day before on, which takes minutes, and one that nobody
+                -- pays with any more may be gone from the settings.
+                AND EXISTS (
+                    SELECT FROM payments
+                    WHERE payments.provider = reconciliation_cursors.provider
+                        AND created_at BETWEEN now() - interval '1 day' AND now() - interval '1 hour'
+                )",
     },
     Invariant {
         name: "inbox-is-worked",

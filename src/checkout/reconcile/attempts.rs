@@ -1,88 +1,63 @@
 //! Attempts to pay of whose end nobody has told us.
 
-use futures_util::{StreamExt, stream};
-use tokio::time::Instant;
+use sqlx::PgPool;
 
-use super::{AT_ONCE, Found, SLICE, end_of_round, is_silence, offered, tell};
+use super::{Found, Looked, tell};
 use crate::{
     checkout::{CheckoutError, cancel_payment, capture_payment, events::settle_news},
     context::Context,
-    kernel::failpoint,
+    kernel::{PaymentId, failpoint},
     orders::{self, Status},
-    payments::{
-        self, Payment, Provider, Standing, State, gateway,
-        store::{look_again, take_due},
-    },
+    payments::{Payment, Provider, Standing, State, gateway, store},
 };
 
 /// Asks the providers about the attempts that are due, and acts on the answers.
 ///
 /// None is ever given up while its provider may still collect money for it.
 pub async fn reconcile_attempts(cx: &Context) -> Result<(), CheckoutError> {
-    let until = end_of_round();
-    let rounds = offered(cx).map(|provider| reconcile(cx, provider, until));
-    // At the same time, so that one that is silent does not delay the other.
-    futures_util::future::join_all(rounds).await.into_iter().collect()
+    super::reconcile::<Payment>(cx).await
 }
 
-async fn reconcile(cx: &Context, provider: Provider, until: Instant) -> Result<(), CheckoutError> {
-    loop {
-        let due = take_due(&cx.db, provider, SLICE).await?;
-        let is_last = due.len() < usize::try_from(SLICE).unwrap_or(0);
-        let asked: Vec<_> = due.into_iter().filter(is_asked_about).collect();
-        let asked_about = asked.len();
-        let answers: Vec<_> = stream::iter(asked)
-            .map(|payment| async move { (payment.id, ask(cx, &payment).await) })
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
-        let mut silent = Vec::new();
-        let mut failure = None;
-        for (id, answer) in answers {
-            let Err(error) = answer else { continue };
-            if is_silence(&error) {
-                silent.push(id);
-            } else {
-                tracing::error!(payment.id = %id, %error, "a payment cannot be reconciled");
-            }
-            failure = Some(error);
-        }
-        if !silent.is_empty() {
-            look_again(&cx.db, &silent).await?;
-        }
-        // Whoever says nothing at all is left alone until the next round.
-        if let Some(error) = failure.filter(|_| silent.len() == asked_about) {
-            return Err(error);
-        }
-        if is_last || Instant::now() > until {
-            return Ok(());
-        }
-    }
-}
+impl Looked for Payment {
+    type Id = PaymentId;
 
-/// Whether its provider may still know something new of it. Razorpay cancels nothing: money may be set
-/// aside for days to come.
-fn is_asked_about(payment: &Payment) -> bool {
-    match payment.state {
-        State::Creating
-        | State::Open
-        | State::Processing
-        | State::Authorized
-        | State::Cancelling => true,
-        State::Cancelled => payment.provider == Provider::Razorpay,
-        State::Captured | State::Rejected => false,
-    }
-}
+    const NAME: &'static str = "payment";
 
-async fn ask(cx: &Context, payment: &Payment) -> Result<(), CheckoutError> {
-    let asked = look(cx, payment).await;
-    let now = payments::store::find(&cx.db, payment.id).await?;
-    let state = now.map_or(payment.state, |now| now.state);
-    if state != payment.state {
-        let found = if state == State::Captured { Found::Money } else { Found::Payment };
-        tell(found, payment.provider, 1);
+    fn id(&self) -> PaymentId {
+        self.id
     }
-    asked
+
+    /// Razorpay cancels nothing: money may be set aside for days to come.
+    fn is_asked_about(&self) -> bool {
+        match self.state {
+            State::Creating
+            | State::Open
+            | State::Processing
+            | State::Authorized
+            | State::Cancelling => true,
+            State::Cancelled => self.provider == Provider::Razorpay,
+            State::Captured | State::Rejected => false,
+        }
+    }
+
+    async fn take_due(db: &PgPool, provider: Provider, limit: i64) -> sqlx::Result<Vec<Self>> {
+        store::take_due(db, provider, limit).await
+    }
+
+    async fn ask(&self, cx: &Context) -> Result<(), CheckoutError> {
+        let asked = look(cx, self).await;
+        let now = store::find(&cx.db, self.id).await?;
+        let state = now.map_or(self.state, |now| now.state);
+        if state != self.state {
+            let found = if state == State::Captured { Found::Money } else { Found::Payment };
+            tell(found, self.provider, 1);
+        }
+        asked
+    }
+
+    async fn look_again(db: &PgPool, ids: &[PaymentId]) -> sqlx::Result<()> {
+        store::look_again(db, ids).await
+    }
 }
 
 async fn look(cx: &Context, payment: &Payment) -> Result<(), CheckoutError> {

@@ -1,24 +1,45 @@
 //! Disputes that a bank has to decide.
 
-use super::{Found, SLICE, is_silence, offered, tell};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{Found, Looked, tell};
 use crate::{
     checkout::{CheckoutError, refund::Heard, review_dispute},
     context::Context,
-    payments::disputes::store::take_due,
+    payments::{
+        Provider,
+        disputes::{Dispute, store},
+    },
 };
 
 /// Asks how the disputes stand that are due: a provider's lists tell only of new ones.
 pub async fn reconcile_disputes(cx: &Context) -> Result<(), CheckoutError> {
-    let providers: Vec<_> = offered(cx).collect();
-    for dispute in take_due(&cx.db, &providers, SLICE).await? {
-        match review_dispute(cx, dispute.provider, &dispute.provider_ref, &[]).await {
-            Ok(Heard::New) => tell(Found::Dispute, dispute.provider, 1),
-            Ok(Heard::Known | Heard::Foreign) => {}
-            Err(error) if is_silence(&error) => return Err(error),
-            Err(error) => {
-                tracing::error!(dispute.id = %dispute.id, %error, "a dispute cannot be reconciled");
-            }
-        }
+    super::reconcile::<Dispute>(cx).await
+}
+
+impl Looked for Dispute {
+    type Id = Uuid;
+
+    const NAME: &'static str = "dispute";
+
+    fn id(&self) -> Uuid {
+        self.id
     }
-    Ok(())
+
+    async fn take_due(db: &PgPool, provider: Provider, limit: i64) -> sqlx::Result<Vec<Self>> {
+        store::take_due(db, provider, limit).await
+    }
+
+    async fn ask(&self, cx: &Context) -> Result<(), CheckoutError> {
+        match review_dispute(cx, self.provider, &self.provider_ref, &[]).await? {
+            Heard::New => tell(Found::Dispute, self.provider, 1),
+            Heard::Known | Heard::Foreign => {}
+        }
+        Ok(())
+    }
+
+    async fn look_again(db: &PgPool, ids: &[Uuid]) -> sqlx::Result<()> {
+        store::look_again(db, ids).await
+    }
 }

@@ -8,8 +8,9 @@ use jobs::{
 };
 use sqlx::PgConnection;
 use time::Duration;
+use tokio::time::Instant;
 
-use super::{Found, offered, tell};
+use super::{Found, end_of_round, offered, tell};
 use crate::{
     checkout::CheckoutError,
     context::Context,
@@ -24,8 +25,13 @@ use crate::{
     },
 };
 
-/// How much is read again each time: clocks differ, and some things are listed late.
-const OVERLAP: Duration = Duration::minutes(5);
+/// How much is read first, and noted before there is more: whatever waits, a round gets on. A reading that
+/// comes in time is no longer.
+const PIECE: Duration = Duration::minutes(15);
+
+/// After a piece with less in it the next one is twice as long. In a list there is room for four times
+/// as much.
+const FEW: usize = 250;
 
 /// How many old readings are forgotten with a new one: more than come.
 const PURGE_SLICE: i64 = 10;
@@ -40,9 +46,10 @@ pub struct Listed {
 
 /// Reads the lists that are due, each by one process.
 pub async fn reconcile_lists(cx: &Context) -> Result<(), CheckoutError> {
+    let round_end = end_of_round();
     let readings = offered(cx).map(async |provider| {
         if let Some(reading) = store::claim(&cx.db, provider).await? {
-            read_list(cx, &reading).await?;
+            read_list(cx, &reading, round_end).await?;
         }
         Ok(())
     });
@@ -52,13 +59,18 @@ pub async fn reconcile_lists(cx: &Context) -> Result<(), CheckoutError> {
 /// Reads what happened at the provider and sees to it that what is unknown here will be worked on:
 /// Stripe's events as if their webhooks had come, Razorpay's objects by asking how they stand.
 ///
+/// After `round_end` what is left is due at once. Whoever is cut off has noted all pieces but the last.
 /// A repeat finds nothing that was found before, but what is being worked on at Razorpay.
-pub async fn read_list(cx: &Context, reading: &Reading) -> Result<Listed, CheckoutError> {
+pub async fn read_list(
+    cx: &Context,
+    reading: &Reading,
+    round_end: Instant,
+) -> Result<Listed, CheckoutError> {
     let Reading { provider, mut from, until } = *reading;
-    let mut begin = from - OVERLAP;
+    let mut length = PIECE;
     let mut total = Listed::default();
     loop {
-        let history = happened_since(cx, provider, begin, until).await?;
+        let history = happened_since(cx, provider, from, until.min(from + length)).await?;
         let History { happened, until: end } = history;
         let listed = happened.len();
         let piece = Reading { provider, from, until: end };
@@ -71,8 +83,12 @@ pub async fn read_list(cx: &Context, reading: &Reading) -> Result<Listed, Checko
         if end >= until {
             return Ok(total);
         }
-        from = from.max(end);
-        begin = end;
+        if Instant::now() > round_end {
+            store::read_now(&cx.db, provider, None).await?;
+            return Ok(total);
+        }
+        length = (end - from) * if listed < FEW { 2 } else { 1 };
+        from = end;
     }
 }
 

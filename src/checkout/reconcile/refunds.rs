@@ -1,21 +1,18 @@
 //! Refunds of whose end nobody has told us.
 
-use futures_util::{StreamExt, stream};
-use tokio::time::Instant;
+use sqlx::PgPool;
 
-use super::{AT_ONCE, Found, SLICE, end_of_round, is_silence, offered, tell};
+use super::{Found, Looked, tell};
 use crate::{
     checkout::{
         CheckoutError,
         refund::{look, refund_payment},
     },
     context::Context,
+    kernel::RefundId,
     payments::{
-        disputes,
-        refunds::{
-            Cause, Refund, State,
-            store::{find, take_due},
-        },
+        Provider, disputes,
+        refunds::{Cause, Refund, State, store},
     },
 };
 
@@ -23,49 +20,41 @@ use crate::{
 ///
 /// One that waits for the end of a dispute is left to it.
 pub async fn reconcile_refunds(cx: &Context) -> Result<(), CheckoutError> {
-    let providers: Vec<_> = offered(cx).collect();
-    let until = end_of_round();
-    loop {
-        let due = take_due(&cx.db, &providers, SLICE).await?;
-        let taken = due.len();
-        let answers: Vec<_> = stream::iter(due)
-            .map(|refund| async move { (refund.id, ask(cx, &refund).await) })
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
-        let mut failed = Vec::new();
-        for (id, answer) in answers {
-            let Err(error) = answer else { continue };
-            if !is_silence(&error) {
-                tracing::error!(refund.id = %id, %error, "a refund cannot be reconciled");
-            }
-            failed.push(error);
-        }
-        // Whoever says nothing at all is left alone until the next round.
-        let has_failed = failed.len() == taken;
-        if let Some(error) = failed.pop().filter(|_| has_failed) {
-            return Err(error);
-        }
-        if taken < usize::try_from(SLICE).unwrap_or(0) || Instant::now() > until {
-            return Ok(());
-        }
-    }
+    super::reconcile::<Refund>(cx).await
 }
 
-async fn ask(cx: &Context, refund: &Refund) -> Result<(), CheckoutError> {
-    if is_withheld(cx, refund).await? {
-        return Ok(());
+impl Looked for Refund {
+    type Id = RefundId;
+
+    const NAME: &'static str = "refund";
+
+    fn id(&self) -> RefundId {
+        self.id
     }
-    let asked = match refund.state {
-        // It may have come back.
-        State::Succeeded => look(cx, refund).await,
-        State::Requested | State::Pending | State::Failed => refund_payment(cx, refund.id).await,
-    };
-    let now = find(&cx.db, refund.id).await?;
-    if now.is_some_and(|now| now.state != refund.state) {
-        tell(Found::Refund, refund.provider, 1);
+
+    async fn take_due(db: &PgPool, provider: Provider, limit: i64) -> sqlx::Result<Vec<Self>> {
+        store::take_due(db, provider, limit).await
     }
-    asked
+
+    async fn ask(&self, cx: &Context) -> Result<(), CheckoutError> {
+        if is_withheld(cx, self).await? {
+            return Ok(());
+        }
+        let asked = match self.state {
+            // It may have come back.
+            State::Succeeded => look(cx, self).await,
+            State::Requested | State::Pending | State::Failed => refund_payment(cx, self.id).await,
+        };
+        let now = store::find(&cx.db, self.id).await?;
+        if now.is_some_and(|now| now.state != self.state) {
+            tell(Found::Refund, self.provider, 1);
+        }
+        asked
+    }
+
+    async fn look_again(db: &PgPool, ids: &[RefundId]) -> sqlx::Result<()> {
+        store::look_again(db, ids).await
+    }
 }
 
 /// Whether it waits for the end of a dispute, which has it made.

@@ -104,14 +104,13 @@ pub async fn of_orders(
     rows.into_iter().map(Dispute::try_from).collect()
 }
 
-/// Takes up to `limit` open disputes at the providers that are to be looked at now; each is due again six
+/// Takes up to `limit` open disputes at the provider that are to be looked at now; each is due again six
 /// hours later.
 pub async fn take_due(
     db: impl PgExecutor<'_>,
-    providers: &[Provider],
+    provider: Provider,
     limit: i64,
 ) -> sqlx::Result<Vec<Dispute>> {
-    let providers: Vec<&str> = providers.iter().map(|provider| provider.name()).collect();
     let rows = sqlx::query_as!(
         DisputeRow,
         r#"
@@ -120,7 +119,7 @@ pub async fn take_due(
         WHERE id IN (
             SELECT id
             FROM disputes
-            WHERE state = 'open' AND next_look_at <= now() AND provider = ANY ($1)
+            WHERE state = 'open' AND next_look_at <= now() AND provider = $1
             ORDER BY next_look_at
             LIMIT $2
             FOR NO KEY UPDATE SKIP LOCKED
@@ -129,12 +128,33 @@ pub async fn take_due(
             id, capture_id, order_id, provider, provider_ref, amount_minor, currency, state, status,
             reason, told, opened_at, updated_at
         "#,
-        &providers as &[&str],
+        provider.name(),
         limit,
     )
     .fetch_all(db)
     .await?;
     rows.into_iter().map(Dispute::try_from).collect()
+}
+
+/// Lets the disputes be looked at in two minutes: the provider did not answer.
+pub async fn look_again(db: impl PgExecutor<'_>, ids: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        UPDATE disputes
+        SET next_look_at = now() + interval '2 minutes'
+        WHERE id IN (
+            SELECT id
+            FROM disputes
+            WHERE id = ANY($1)
+            ORDER BY id
+            FOR NO KEY UPDATE SKIP LOCKED
+        )
+        "#,
+        ids,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// A dispute as it is stored.

@@ -1,8 +1,8 @@
 //! Reconciliation: how far the providers' own lists were read.
 //!
-//! Owns `reconciliation_cursors` and `reconciliation_runs`. A list is read again from a while before
-//! where the last reading ended, so that what a provider lists late is not missed; what is known by
-//! then is passed over.
+//! Owns `reconciliation_cursors` and `reconciliation_runs`. The last minutes of a list are read
+//! again by the next reading, so that what a provider lists late is not missed; what is known by then is
+//! passed over.
 
 pub mod store;
 
@@ -14,7 +14,7 @@ use super::Provider;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
     pub provider: Provider,
-    /// Where the last reading ended.
+    /// Where the last reading ended, but for the minutes that are read again.
     pub from: OffsetDateTime,
     pub until: OffsetDateTime,
 }

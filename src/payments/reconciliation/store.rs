@@ -8,17 +8,21 @@ use super::{Reading, Run};
 use crate::payments::{Provider, store::unreadable};
 
 /// Claims the next reading of the provider's lists; `None` while it is not due, which it is every five
-/// minutes. The first one goes back a day. The last two minutes are left to the next: a webhook has as
-/// long to come before we look whether it was lost.
+/// minutes, and while the lists are long behind as soon as nobody can still be at it. The first one goes
+/// back a day. The last two minutes are left to the next: a webhook has as long to come before we look
+/// whether it was lost.
 ///
 /// Whoever dies with it leaves it to the next.
 pub async fn claim(db: impl PgExecutor<'_>, provider: Provider) -> sqlx::Result<Option<Reading>> {
     let claimed = sqlx::query!(
         r#"
         INSERT INTO reconciliation_cursors AS known (provider, read_until, next_read_at)
-        VALUES ($1, now() - interval '1 day', now() + interval '5 minutes')
+        VALUES ($1, now() - interval '1 day', now() + interval '1 minute')
         ON CONFLICT (provider) DO UPDATE
-        SET next_read_at = excluded.next_read_at
+        SET next_read_at = now() + CASE
+                WHEN known.read_until < now() - interval '20 minutes' THEN interval '1 minute'
+                ELSE interval '5 minutes'
+            END
         WHERE known.next_read_at <= now()
         RETURNING read_until AS from, now() - interval '2 minutes' AS "until!"
         "#,
@@ -30,12 +34,13 @@ pub async fn claim(db: impl PgExecutor<'_>, provider: Provider) -> sqlx::Result<
     Ok(claimed.map(|claimed| Reading { provider, from: claimed.from, until: claimed.until }))
 }
 
-/// Notes that the lists were read; nothing where somebody has put the cursor elsewhere meanwhile.
+/// Notes that the lists were read; nothing where somebody has put the cursor elsewhere meanwhile. The
+/// last seven minutes are read again: clocks differ, and some things are listed late.
 pub async fn advance(tx: impl PgExecutor<'_>, reading: &Reading) -> sqlx::Result<()> {
     sqlx::query!(
         r#"
         UPDATE reconciliation_cursors
-        SET read_until = greatest(read_until, $3)
+        SET read_until = greatest(read_until, least($3, now() - interval '7 minutes'))
         WHERE provider = $1 AND read_until = $2
         "#,
         reading.provider.name(),

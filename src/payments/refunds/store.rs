@@ -180,17 +180,16 @@ pub async fn next_key(db: impl PgExecutor<'_>, id: RefundId, generation: i32) ->
 /// How long after it was asked for a refund is looked at that may have come back: a bank may take weeks.
 const MAY_COME_BACK_DAYS: i32 = 30;
 
-/// Takes up to `limit` refunds of the providers that are to be looked at now; each is due again later,
+/// Takes up to `limit` refunds of the provider that are to be looked at now; each is due again later,
 /// after a pause that doubles with every look up to a day.
 ///
 /// Those of Razorpay that succeeded are looked at, too, for 30 days: it lists refunds by when they were
 /// made, so that one that came back later is told by a webhook or not at all.
 pub async fn take_due(
     db: impl PgExecutor<'_>,
-    providers: &[Provider],
+    provider: Provider,
     limit: i64,
 ) -> sqlx::Result<Vec<Refund>> {
-    let providers: Vec<&str> = providers.iter().map(|provider| provider.name()).collect();
     let rows = sqlx::query_as!(
         RefundRow,
         r#"
@@ -209,7 +208,7 @@ pub async fn take_due(
                     OR (state = 'succeeded' AND provider = 'razorpay')
                 )
                 AND next_look_at <= now()
-                AND provider = ANY ($1)
+                AND provider = $1
             ORDER BY next_look_at
             LIMIT $2
             FOR NO KEY UPDATE SKIP LOCKED
@@ -218,13 +217,37 @@ pub async fn take_due(
             id, capture_id, order_id, provider, amount_minor, currency, state, cause, reason,
             requested_by, provider_ref, failure, key_generation, created_at
         "#,
-        &providers as &[&str],
+        provider.name(),
         limit,
         MAY_COME_BACK_DAYS,
     )
     .fetch_all(db)
     .await?;
     rows.into_iter().map(Refund::try_from).collect()
+}
+
+/// Lets the refunds be looked at in two minutes, as if the last look had not been: the provider did not
+/// answer.
+pub async fn look_again(db: impl PgExecutor<'_>, ids: &[RefundId]) -> sqlx::Result<()> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
+    sqlx::query!(
+        r#"
+        UPDATE refunds
+        SET looks = greatest(looks - 1, 0),
+            next_look_at = now() + interval '2 minutes'
+        WHERE id IN (
+            SELECT id
+            FROM refunds
+            WHERE id = ANY($1) AND next_look_at IS NOT NULL
+            ORDER BY id
+            FOR NO KEY UPDATE SKIP LOCKED
+        )
+        "#,
+        &ids,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Lets every refund of the provider be looked at now that has no end yet.

@@ -9,6 +9,7 @@ use holdfast::{
 use reqwest::Method;
 use serde_json::{Value, json};
 use simulator::providers;
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use crate::{
@@ -228,10 +229,12 @@ const ILLNESSES_OF_MONEY: [(&str, &str, &str); 21] = [
         "looks-are-not-overdue",
     ),
     (
-        "INSERT INTO reconciliation_cursors (provider, read_until, next_read_at)
-         VALUES ('stripe', now(), now() - interval '1 hour')",
-        "DELETE FROM reconciliation_cursors",
-        "looks-are-not-overdue",
+        "UPDATE payments SET created_at = created_at - interval '2 hours';
+         INSERT INTO reconciliation_cursors (provider, read_until)
+         VALUES ('stripe', now() - interval '2 hours')",
+        "UPDATE payments SET created_at = created_at + interval '2 hours';
+         DELETE FROM reconciliation_cursors",
+        "lists-are-read",
     ),
     (
         "INSERT INTO provider_events (id, provider, event_id, body_sha256, kind, raw, received_at)
@@ -465,6 +468,33 @@ async fn the_doctor_knows_every_illness_of_sales() {
         .await;
 
         app.catch(&ILLNESSES_OF_SALES).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_doctor_asks_nothing_of_the_lists_of_a_provider_that_is_new_or_gone() {
+    TestApp::run(async |app| {
+        let mug = app.product_with_stock(5).await;
+        let order = app.guest().await.order_for(&[(mug, 1)]).await;
+        app.pay(order).await;
+        app.settle().await;
+        app.execute(
+            "INSERT INTO reconciliation_cursors (provider, read_until) VALUES
+                ('stripe', now() - interval '1 day'), ('razorpay', now() - interval '1 day')",
+        )
+        .await;
+
+        for (last_paid, ill) in
+            [("5 minutes", None), ("2 hours", Some("lists of stripe")), ("25 hours", None)]
+        {
+            let age = format!("UPDATE payments SET created_at = now() - interval '{last_paid}'");
+            sqlx::query(AssertSqlSafe(age)).execute(&app.db).await.unwrap();
+            let found = doctor::examine(&app.db).await.unwrap();
+            let mut found = found.iter().filter(|found| found.invariant == "lists-are-read");
+            assert_eq!(found.next().map(|found| &*found.subject), ill, "{last_paid}");
+            assert!(found.next().is_none());
+        }
     })
     .await;
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     BOTH, UNITS, Visit, assert_ledgers_agree, collect_at_once, lose_webhooks, make_due, open, ours,
-    reconcile,
+    reconcile, soon,
 };
 use crate::support::{app::TestApp, client::until, shop::PRICE};
 
@@ -153,9 +153,8 @@ async fn case_19_money_that_came_and_went_unheard_is_found_in_the_lists_and_pays
             let until = now + Duration::seconds(2);
 
             for _ in 0..2 {
-                read_list(&app.cx, &Reading { provider: ours(provider), from, until })
-                    .await
-                    .unwrap();
+                let reading = Reading { provider: ours(provider), from, until };
+                read_list(&app.cx, &reading, soon()).await.unwrap();
                 app.settle().await;
             }
 

@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 
 use holdfast::{
     checkout::reconcile::{Listed, read_list, reconcile_lists},
-    payments::reconciliation::{Reading, store::newest},
+    payments::reconciliation::{
+        Reading, Run,
+        store::{claim, newest},
+    },
 };
-use simulator::providers::{Act, Delivery, Provider};
+use simulator::providers::{Act, Delivery, Fault, Operation, Provider};
 use time::{Duration, OffsetDateTime};
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{BOTH, UNITS, Visit, assert_ledgers_agree, collect_at_once, lose_webhooks, ours};
+use super::{BOTH, UNITS, Visit, assert_ledgers_agree, collect_at_once, lose_webhooks, ours, soon};
 use crate::support::app::TestApp;
 
 /// Reads what happened at the provider in the last hour, whatever was read before, and lets the work be
@@ -22,7 +26,7 @@ async fn read(app: &TestApp, provider: Provider) -> Listed {
         from: now - Duration::hours(1),
         until: now + Duration::seconds(2),
     };
-    let listed = read_list(&app.cx, &reading).await.unwrap();
+    let listed = read_list(&app.cx, &reading, soon()).await.unwrap();
     app.settle().await;
     listed
 }
@@ -144,6 +148,34 @@ async fn case_40_money_of_a_payment_that_a_restore_has_lost_is_told_to_people() 
     .await;
 }
 
+/// The readings of the provider's lists, the oldest first: they leave nothing out, and none was there before.
+async fn runs(app: &TestApp, provider: Provider) -> Vec<Run> {
+    let mut runs = newest(&app.db, 1_000).await.unwrap();
+    runs.retain(|run| run.provider == ours(provider));
+    runs.reverse();
+    for pair in runs.windows(2) {
+        assert!(pair[1].read_from <= pair[0].read_until, "{runs:#?}");
+        assert!(pair[1].read_from > pair[0].read_from, "{runs:#?}");
+    }
+    runs
+}
+
+/// How much of the past the readings cover, and how much of it is left.
+async fn covered(app: &TestApp, runs: &[Run]) -> (Duration, Duration) {
+    let now: OffsetDateTime = app.scalar("SELECT now()").await;
+    let (first, last) = (&runs[0], &runs[runs.len() - 1]);
+    (last.read_until - first.read_from, now - last.read_until)
+}
+
+/// The time has come to read Stripe's lists, if that is within a minute.
+async fn let_a_minute_pass(app: &TestApp) {
+    app.execute(
+        "UPDATE reconciliation_cursors SET next_read_at = next_read_at - interval '1 minute'
+         WHERE provider = 'stripe'",
+    )
+    .await;
+}
+
 #[tokio::test]
 async fn a_list_is_read_by_one_process_at_a_time_and_from_where_it_ended() {
     TestApp::run(async |app| {
@@ -151,17 +183,92 @@ async fn a_list_is_read_by_one_process_at_a_time_and_from_where_it_ended() {
         let (one, other) = tokio::join!(reconcile_lists(&app.cx), reconcile_lists(&app.cx));
         one.unwrap();
         other.unwrap();
-        let first = newest(&app.db, 10).await.unwrap();
+        let before = [runs(app, BOTH[0]).await, runs(app, BOTH[1]).await];
         app.execute("UPDATE reconciliation_cursors SET next_read_at = now()").await;
         reconcile_lists(&app.cx).await.unwrap();
-        let second = newest(&app.db, 10).await.unwrap();
 
-        assert_eq!((first.len(), second.len()), (2, 4));
-        for run in &second[..2] {
-            let before = first.iter().find(|before| before.provider == run.provider).unwrap();
-            assert_eq!(run.read_from, before.read_until);
-            assert!(run.read_until > run.read_from);
+        for (provider, before) in BOTH.into_iter().zip(before) {
+            let after = runs(app, provider).await;
+            assert_eq!(after.len(), before.len() + 1);
+            let (last, before) = (&after[before.len()], &after[before.len() - 1]);
+            assert!(last.read_until > before.read_until);
+            // What is listed late is among what is read again.
+            let again = before.read_until - last.read_from;
+            assert!(again > Duration::minutes(4), "{again}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_day_in_which_little_happened_is_read_with_few_questions() {
+    TestApp::run(async |app| {
+        reconcile_lists(&app.cx).await.unwrap();
+
+        let (read, left) = covered(app, &runs(app, Provider::Stripe).await).await;
+        assert!(read > Duration::hours(23) && left < Duration::minutes(3), "{read}, {left}");
+        assert!(app.providers.calls(Operation::ListEvents) < 10);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_backlog_that_is_longer_than_a_round_is_read_to_its_end_piece_by_piece() {
+    TestApp::run(async |app| {
+        app.execute(
+            "INSERT INTO reconciliation_cursors (provider, read_until)
+             VALUES ('stripe', now() - interval '6 hours')",
+        )
+        .await;
+
+        // Each round is over when its first piece is read, and the next one is due at once.
+        let over = Instant::now();
+        while let Some(reading) = claim(&app.db, ours(Provider::Stripe)).await.unwrap() {
+            read_list(&app.cx, &reading, over).await.unwrap();
+        }
+
+        let runs = runs(app, Provider::Stripe).await;
+        let (read, left) = covered(app, &runs).await;
+        assert!(read > Duration::minutes(350) && left < Duration::minutes(3), "{read}, {left}");
+        let longest = runs.iter().map(|run| run.read_until - run.read_from).max().unwrap();
+        assert!(longest <= Duration::minutes(15), "{longest}");
+        // However much happens in some minutes, what is old is read once.
+        assert!(runs.len() <= 25, "{runs:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_round_that_is_cut_off_is_taken_up_soon_where_its_last_piece_ended() {
+    TestApp::run(async |app| {
+        let calls = || app.providers.calls(Operation::ListEvents);
+        let answer_and_then = |answers, fault| {
+            app.providers.clear_faults();
+            let as_usual = Fault::Slow(std::time::Duration::ZERO);
+            app.providers.fail_next(Operation::ListEvents, as_usual, answers);
+            app.providers.fail_next(Operation::ListEvents, fault, 1);
+        };
+
+        answer_and_then(2, Fault::HangBefore);
+        let third = crate::support::client::until("the third piece is asked for", async || {
+            if calls() == 3 { Ok(()) } else { Err(format!("{} were", calls())) }
+        });
+        tokio::select! {
+            ended = reconcile_lists(&app.cx) => panic!("{ended:?}"),
+            () = third => {}
+        }
+        assert_eq!(runs(app, Provider::Stripe).await.len(), 2);
+
+        answer_and_then(1, Fault::RateLimited);
+        let_a_minute_pass(app).await;
+        reconcile_lists(&app.cx).await.unwrap_err();
+        assert_eq!(runs(app, Provider::Stripe).await.len(), 3);
+
+        app.providers.clear_faults();
+        let_a_minute_pass(app).await;
+        reconcile_lists(&app.cx).await.unwrap();
+        let (read, left) = covered(app, &runs(app, Provider::Stripe).await).await;
+        assert!(read > Duration::hours(23) && left < Duration::minutes(3), "{read}, {left}");
     })
     .await;
 }
@@ -169,18 +276,16 @@ async fn a_list_is_read_by_one_process_at_a_time_and_from_where_it_ended() {
 #[tokio::test]
 async fn a_list_that_nobody_answered_is_read_from_the_same_place_again() {
     TestApp::run(async |app| {
-        use simulator::providers::{Fault, Operation};
         app.providers.fail_next(Operation::ListEvents, Fault::ErrorBefore, 10);
         reconcile_lists(&app.cx).await.unwrap_err();
-        assert_eq!(app.count("reconciliation_runs WHERE provider = 'stripe'").await, 0);
+        assert!(runs(app, Provider::Stripe).await.is_empty());
         app.providers.clear_faults();
-        app.execute("UPDATE reconciliation_cursors SET next_read_at = now()").await;
+        let_a_minute_pass(app).await;
 
         reconcile_lists(&app.cx).await.unwrap();
 
-        let runs = newest(&app.db, 10).await.unwrap();
-        let stripe = runs.iter().find(|run| run.provider == ours(Provider::Stripe)).unwrap();
-        assert!(stripe.read_until - stripe.read_from > Duration::hours(23));
+        let (read, _) = covered(app, &runs(app, Provider::Stripe).await).await;
+        assert!(read > Duration::hours(23), "{read}");
     })
     .await;
 }

@@ -7,6 +7,8 @@ mod operator;
 mod refunds;
 mod set_aside;
 
+use std::time::Duration;
+
 use holdfast::{
     checkout::reconcile::{reconcile_attempts, reconcile_disputes, reconcile_refunds},
     doctor, payments,
@@ -15,6 +17,7 @@ use reqwest::Method;
 use serde_json::json;
 use simulator::providers::{Capture, Delivery, Provider};
 use sqlx::AssertSqlSafe;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::support::{
@@ -99,6 +102,11 @@ async fn make_due(app: &TestApp) {
         let sql = format!("UPDATE {table} SET next_look_at = now() WHERE next_look_at IS NOT NULL");
         sqlx::query(AssertSqlSafe(sql)).execute(&app.db).await.unwrap();
     }
+}
+
+/// When a round ends that has time enough.
+fn soon() -> Instant {
+    Instant::now() + Duration::from_mins(1)
 }
 
 /// The provider as the shop calls it.

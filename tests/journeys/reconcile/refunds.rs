@@ -1,7 +1,7 @@
 //! Refunds and disputes of whose end no webhook told.
 
-use holdfast::checkout::reconcile::{reconcile_attempts, reconcile_refunds};
-use simulator::providers::{Delivery, Provider, Verdict};
+use holdfast::checkout::reconcile::{reconcile_attempts, reconcile_disputes, reconcile_refunds};
+use simulator::providers::{Delivery, Fault, Operation, Provider, Verdict};
 
 use super::{
     BOTH, UNITS, Visit, assert_ledgers_agree, collect_at_once, lose_webhooks, make_due, reconcile,
@@ -106,6 +106,87 @@ async fn case_22_a_refund_whose_job_died_is_made_once() {
         assert_eq!(refunds.len(), 2, "{refunds:?}");
         assert!(refunds.iter().all(|refund| refund.amount_minor == UNITS * 12_99), "{refunds:?}");
         assert_ledgers_agree(app).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_silent_provider_delays_no_refund_of_the_other_and_lengthens_no_pause() {
+    TestApp::run(async |app| {
+        lose_webhooks(app);
+        collect_at_once(app);
+        let waiting = || app.count("refunds WHERE state = 'requested'");
+        // A whole slice of refunds at Stripe is due before the one at Razorpay.
+        for provider in [[Provider::Stripe; 10].as_slice(), &[Provider::Razorpay]].concat() {
+            let visit = Visit::begin(app, provider).await;
+            app.providers.succeed(&visit.reference).unwrap();
+            make_due(app).await;
+            reconcile_attempts(&app.cx).await.unwrap();
+            visit.shopper.cancel(visit.order_id).await.assert_status(200);
+        }
+        app.execute("DELETE FROM job_ledger WHERE kind = 'checkout.refund-payment'").await;
+        app.execute(
+            "UPDATE refunds SET looks = 5, next_look_at = now() - CASE provider
+                WHEN 'stripe' THEN interval '1 minute' ELSE interval '0' END",
+        )
+        .await;
+        app.providers.fail_next(Provider::Stripe, Fault::RateLimited, 1_000);
+
+        reconcile_refunds(&app.cx).await.unwrap_err();
+
+        let made = app.providers.ledger().refunds;
+        let made: Vec<_> = made.iter().map(|refund| refund.provider).collect();
+        assert_eq!((made, waiting().await), (vec![Provider::Razorpay], 10));
+        let soon = "refunds WHERE state = 'requested' AND looks = 5
+            AND next_look_at < now() + interval '3 minutes'";
+        assert_eq!(app.count(soon).await, 10);
+        app.providers.clear_faults();
+        make_due(app).await;
+        reconcile_refunds(&app.cx).await.unwrap();
+        assert_eq!((app.providers.ledger().refunds.len(), waiting().await), (11, 0));
+        assert_ledgers_agree(app).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dispute_that_gets_no_answer_delays_no_other_and_is_asked_about_soon() {
+    TestApp::run(async |app| {
+        collect_at_once(app);
+        app.start_workers().await;
+        let of = |state| format!("disputes WHERE state = '{state}'");
+        let mut disputes = Vec::new();
+        for count in 1..=2 {
+            let visit = Visit::begin(app, Provider::Stripe).await;
+            app.providers.succeed(&visit.reference).unwrap();
+            make_due(app).await;
+            reconcile(app).await;
+            disputes.push(app.providers.dispute(&visit.reference).unwrap());
+            until("the dispute is known", async || match app.count(&of("open")).await {
+                known if known == count => Ok(()),
+                known => Err(format!("{known} are")),
+            })
+            .await;
+        }
+        lose_webhooks(app);
+        for dispute in &disputes {
+            app.providers.close_dispute(dispute, Verdict::Won).unwrap();
+        }
+        let soon = format!("{} AND next_look_at < now() + interval '3 minutes'", of("open"));
+
+        make_due(app).await;
+        app.providers.fail_next(Operation::RetrieveDispute, Fault::RateLimited, 1);
+        reconcile_disputes(&app.cx).await.unwrap();
+        assert_eq!((app.count(&of("won")).await, app.count(&soon).await), (1, 1));
+
+        make_due(app).await;
+        app.providers.fail_next(Operation::RetrieveDispute, Fault::RateLimited, 1);
+        reconcile_disputes(&app.cx).await.unwrap_err();
+        assert_eq!(app.count(&soon).await, 1);
+
+        make_due(app).await;
+        reconcile(app).await;
+        assert_eq!(app.count(&of("won")).await, 2);
     })
     .await;
 }
