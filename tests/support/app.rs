@@ -79,8 +79,24 @@ pub(crate) struct TestApp {
     namespace: String,
     shutdown: CancellationToken,
     server: JoinHandle<server::Drain>,
-    workers: Mutex<Vec<JoinHandle<Result<(), RunError>>>>,
+    workers: Mutex<Workers>,
     may_leave_jobs: AtomicBool,
+}
+
+/// The workers that run.
+#[derive(Default)]
+struct Workers {
+    tasks: Vec<JoinHandle<Result<(), RunError>>>,
+    shutdown: CancellationToken,
+}
+
+impl Workers {
+    async fn stop(&mut self) {
+        self.shutdown.cancel();
+        for worker in self.tasks.drain(..) {
+            worker.await.unwrap().unwrap();
+        }
+    }
 }
 
 impl TestApp {
@@ -184,9 +200,10 @@ impl TestApp {
     /// Starts one of each worker, unless they work already.
     pub(crate) async fn start_workers(&self) {
         let mut workers = self.workers.lock().await;
-        if !workers.is_empty() {
+        if !workers.tasks.is_empty() {
             return;
         }
+        workers.shutdown = self.shutdown.child_token();
         let mailer = config::Mailer {
             common: common(&self.database_url, &self.namespace),
             mail: config::Mail {
@@ -207,12 +224,17 @@ impl TestApp {
             (fleet::Process::Webhooks, boot::context(&webhooks).unwrap()),
         ] {
             let namespace = self.namespace.clone();
-            let shutdown = self.shutdown.clone();
-            workers.push(tokio::spawn(async move {
+            let shutdown = workers.shutdown.clone();
+            workers.tasks.push(tokio::spawn(async move {
                 let redis_url = &SERVERS.redis_url;
                 fleet::run(process, cx, redis_url, &namespace, Pulse::default(), shutdown).await
             }));
         }
+    }
+
+    /// Stops the workers, so that the test can do alone what they would do now and then.
+    pub(crate) async fn stop_workers(&self) {
+        timeout(STOP_MAX, self.workers.lock().await.stop()).await.expect("the workers stop");
     }
 
     /// Waits until everything that is due has been done: no job is, and no order is overdue.
@@ -288,9 +310,7 @@ impl TestApp {
         self.shutdown.cancel();
         let mut workers = self.workers.into_inner();
         let stopped = timeout(STOP_MAX, async {
-            for worker in &mut workers {
-                worker.await.unwrap().unwrap();
-            }
+            workers.stop().await;
             assert_eq!(self.server.await.unwrap(), server::Drain::Clean);
         });
         let stopped = AssertUnwindSafe(stopped).catch_unwind().await;

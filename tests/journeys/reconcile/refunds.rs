@@ -168,6 +168,7 @@ async fn a_dispute_that_gets_no_answer_delays_no_other_and_is_asked_about_soon()
             })
             .await;
         }
+        app.stop_workers().await;
         lose_webhooks(app);
         for dispute in &disputes {
             app.providers.close_dispute(dispute, Verdict::Won).unwrap();
