@@ -20,7 +20,6 @@ use holdfast::{
 use reqwest::Method;
 use serde_json::{Value, json};
 use simulator::providers::{self, Checkout, Delivery, Fault, Operation, Provider};
-use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use crate::support::{
@@ -159,18 +158,23 @@ impl<'a> Buyer<'a> {
 
     /// Lets so many seconds be left to pay; the deadline is a whole second.
     async fn leave(&self, seconds: i32) {
-        for (table, column) in [("orders", "id"), ("holds", "order_id")] {
-            sqlx::query(AssertSqlSafe(format!(
-                "UPDATE {table}
-                 SET expires_at = date_trunc('second', now()) + make_interval(secs => $2)
-                 WHERE {column} = $1"
-            )))
-            .bind(self.order_id)
-            .bind(f64::from(seconds))
-            .execute(&self.app.db)
-            .await
-            .unwrap();
-        }
+        sqlx::query(
+            "
+            WITH nearer AS (
+                UPDATE orders
+                SET expires_at = date_trunc('second', now()) + make_interval(secs => $2)
+                WHERE id = $1
+                RETURNING id, expires_at
+            )
+            UPDATE holds SET expires_at = nearer.expires_at
+            FROM nearer WHERE order_id = nearer.id
+            ",
+        )
+        .bind(self.order_id)
+        .bind(f64::from(seconds))
+        .execute(&self.app.db)
+        .await
+        .unwrap();
     }
 
     /// The order was paid once, and its units are sold.
