@@ -237,17 +237,32 @@ impl TestApp {
         timeout(STOP_MAX, self.workers.lock().await.stop()).await.expect("the workers stop");
     }
 
-    /// Waits until everything that is due has been done: no job is, and no order is overdue.
+    /// Has everything that is due be done: no job is, and no order is overdue.
     pub(crate) async fn settle(&self) {
         if self.due().await == (0, 0) {
             return;
         }
-        self.start_workers().await;
-        until("everything due is done", async || match self.due().await {
+        self.work_until("everything due is done", async || match self.due().await {
             (0, 0) => Ok(()),
             (jobs, orders) => Err(format!("{jobs} jobs are due and {orders} orders are overdue")),
         })
         .await;
+    }
+
+    /// Has the workers work until the condition holds. Those that it starts for that stop again, so that
+    /// nothing happens behind the back of a test that did not start any.
+    pub(crate) async fn work_until<T>(
+        &self,
+        what: &str,
+        condition: impl AsyncFnMut() -> Result<T, String>,
+    ) -> T {
+        let work_already = !self.workers.lock().await.tasks.is_empty();
+        self.start_workers().await;
+        let outcome = until(what, condition).await;
+        if !work_already {
+            self.stop_workers().await;
+        }
+        outcome
     }
 
     async fn due(&self) -> (i64, i64) {

@@ -248,7 +248,6 @@ async fn an_order_that_was_being_placed_meanwhile_is_erased_once_it_is_settled()
         let bobs = bob.order_for(&[(mug, 1)]).await;
         bob.cancel(late).await.assert_status(200);
         app.settle().await;
-        app.stop_workers().await;
         sqlx::query("UPDATE orders SET owner_id = $1 WHERE id = ANY($2)")
             .bind(ada.id)
             .bind([late, later])
@@ -296,7 +295,6 @@ async fn what_guests_ordered_with_the_address_of_whoever_is_forgotten_is_erased_
         app.user("bob@example.com", Role::Customer).await;
         let bobs = app.log_in("bob@example.com", PASSWORD).await.order_for(&[(mug, 1)]).await;
         app.settle().await;
-        app.stop_workers().await;
 
         let export = ada.get("/v1/auth/me/export").await;
         let listed = export.at("/guest_orders");
@@ -339,7 +337,6 @@ async fn orders_that_do_not_settle_keep_no_other_from_being_erased_however_late(
         let last = bob.order_for(&[(mug, 1)]).await;
         bob.cancel(last).await.assert_status(200);
         app.settle().await;
-        app.stop_workers().await;
         // More than one sweep takes, all older, wait for somebody to look at them.
         sqlx::query(
             "WITH copies AS (
@@ -466,7 +463,6 @@ async fn whoever_comes_back_is_a_stranger_and_is_forgotten_for_good_a_day_later(
 
         let again = app.open_account(ADA).await;
 
-        app.stop_workers().await;
         assert_ne!(again.id, ada.id);
         assert_eq!(again.get("/v1/auth/me").await.at("/display_name"), Value::Null);
         assert_eq!(erase_left_over(&app.cx).await.unwrap(), 0);

@@ -207,7 +207,6 @@ async fn mails_about_accounts_are_forgotten_after_thirty_days_and_those_about_or
         ada.order_for(&[(mug, 1)]).await;
         app.forget_password(ADA).await.assert_status(202);
         app.settle().await;
-        app.stop_workers().await;
         app.execute(
             "UPDATE deliveries SET created_at = now() - interval '31 days'
              WHERE template <> 'reset-password'",
@@ -232,7 +231,6 @@ async fn requests_are_forgotten_after_two_days() {
         app.register(ADA, PASSWORD).await.assert_status(202);
         app.register("bob@example.com", PASSWORD).await.assert_status(202);
         app.settle().await;
-        app.stop_workers().await;
         app.execute(
             "UPDATE account_requests SET requested_at = now() - interval '49 hours'
              WHERE email = 'ada@example.com'",

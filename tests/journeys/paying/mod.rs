@@ -268,8 +268,7 @@ fn strike(app: &TestApp, provider: Provider, fault: Fault) {
 
 /// Works until no order is overdue and no job is left, not even one that waits for a later attempt.
 async fn work_off(app: &TestApp) {
-    app.start_workers().await;
-    until("no job is left", async || {
+    app.work_until("no job is left", async || {
         app.execute(
             "UPDATE job_ledger SET run_at = now(), next_push_at = now()
              WHERE state = 'ready' AND lease_until IS NULL",

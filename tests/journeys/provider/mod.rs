@@ -155,8 +155,7 @@ impl<'a> Purchase<'a> {
 /// Waits until every webhook has arrived and everything that is due has been done; what waits for a
 /// later attempt is not due.
 pub(crate) async fn hear_all(app: &TestApp) {
-    app.start_workers().await;
-    until("all webhooks are heard", async || {
+    app.work_until("all webhooks are heard", async || {
         let (before, under_way) = (app.providers.events().len(), under_way(app));
         let overdue = "orders WHERE status = 'awaiting_payment' AND expires_at <= now()";
         let overdue = app.count(overdue).await;

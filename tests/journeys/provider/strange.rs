@@ -12,11 +12,7 @@ use simulator::providers::{Act, Capture, Delivery, Provider, sign_for_stripe};
 use sqlx::AssertSqlSafe;
 
 use super::{BOTH, Purchase, UNITS, assert_ledgers_agree, ctl, fate_of_kind, hear_all, inbox_of};
-use crate::support::{
-    app::TestApp,
-    client::{Answer, until},
-    shop::PRICE,
-};
+use crate::support::{app::TestApp, client::Answer, shop::PRICE};
 
 #[tokio::test]
 async fn case_09_another_amount_or_currency_than_was_asked_for_pays_nothing() {
@@ -295,8 +291,7 @@ async fn case_39_a_webhook_that_nobody_can_work_on_stops_no_other() {
 
 /// Waits until so many orders are paid and one webhook has been tried and failed.
 async fn hear_others(app: &TestApp, orders: usize) {
-    app.start_workers().await;
-    until("all but one are paid", async || {
+    app.work_until("all but one are paid", async || {
         let paid = app.count("orders WHERE status = 'paid'").await;
         let failed = "job_ledger WHERE last_error IS NOT NULL AND kind = 'checkout.settle-event'";
         let failed = app.count(failed).await;

@@ -198,6 +198,7 @@ async fn money_that_somebody_sent_back_at_the_provider_is_not_sent_back_again() 
 #[tokio::test]
 async fn a_claim_that_is_heard_of_while_its_money_moves_follows_it() {
     TestApp::run(async |app| {
+        app.start_workers().await;
         let staff = app.staff().await;
         for provider in BOTH {
             let (purchase, capture_id) = quarantined(app, provider, PRICE, "USD").await;

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use crate::support::{
     app::TestApp,
-    client::{Answer, Client, until},
+    client::{Answer, Client},
     shop::{PRICE, Variant},
 };
 
@@ -173,8 +173,7 @@ fn sent_back(app: &TestApp, taken: &Taken) -> Vec<Refunded> {
 
 /// Works until no job is left, not even one that waits for a later attempt.
 async fn work_off(app: &TestApp) {
-    app.start_workers().await;
-    until("no job is left", async || {
+    app.work_until("no job is left", async || {
         app.hurry().await;
         app.settle().await;
         match app.count("job_ledger WHERE state = 'ready'").await {
