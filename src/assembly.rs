@@ -22,6 +22,7 @@ use crate::{
     catalog::api::{CatalogApi, SalesApi},
     checkout::api::{
         CheckoutApi, DisputesApi, FindingsApi, PaymentsApi, QuarantineApi, RefundsApi,
+        ShippingApi,
     },
     config,
     context::Context,
@@ -65,6 +66,7 @@ type Apis = (
     PaymentsApi,
     DisputesApi,
     RefundsApi,
+    ShippingApi,
     QuarantineApi,
     FindingsApi,
     OrdersApi,
@@ -116,7 +118,7 @@ pub fn app(
     let callers = Callers::new(cx.db.clone(), tokens, guests);
     let limits = limits(settings, callers.clone())?;
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let hasher = Hasher::new(cores);
+    let hasher = Hasher::for_cores(cores);
     let apis: Apis = (
         SessionsApi::new(cx.clone(), callers.clone(), hasher.clone()),
         AccountsApi::new(cx.clone(), hasher.clone()),
@@ -129,6 +131,7 @@ pub fn app(
         PaymentsApi::new(cx.clone()),
         DisputesApi::new(cx.clone()),
         RefundsApi::new(cx.clone()),
+        ShippingApi::new(cx.clone()),
         QuarantineApi::new(cx.clone()),
         FindingsApi::new(cx.clone()),
         OrdersApi::new(cx.clone()),

@@ -56,6 +56,7 @@ pub const POLICIES: &[Policy] = &[
     Policy::new("listOrderDisputes", Staff, Operating),
     Policy::new("listOrderRefunds", Staff, Operating),
     Policy::new("refundOrder", Staff, Operating),
+    Policy::new("shipOrder", Staff, Operating),
     Policy::new("listQuarantined", Staff, Operating),
     Policy::new("resolveQuarantined", Staff, Operating),
     Policy::new("listFindings", Staff, Operating),

@@ -30,8 +30,8 @@ const ROUNDS_MAX: usize = 3;
 ///
 /// An attempt to pay it is withdrawn at its provider first: an order that may yet be paid is not
 /// cancelled. Of one that is paid, whatever of the money did not go back before goes back now, and so do
-/// the units; while it is under dispute that is refused. A repeat changes nothing. An order whose
-/// deadline was enforced is refused.
+/// the units; where nothing of it is left, or it is or was lost in a dispute, that is refused. A repeat
+/// changes nothing. An order whose deadline was enforced is refused, and one that was shipped.
 pub async fn cancel_order(
     cx: &Context,
     id: OrderId,
@@ -118,16 +118,21 @@ async fn give_back(
     id: OrderId,
     status: Status,
 ) -> Result<jobs::Staged, CheckoutError> {
+    let mut captures = payments::store::captures_of(&mut *tx, &[id]).await?;
+    captures.retain(|capture| capture.fate == Fate::Accepted);
     let disputes = disputes::store::of_orders(&mut *tx, &[id]).await?;
-    if disputes.iter().any(|dispute| dispute.state == disputes::State::Open) {
+    let is_claimed = |dispute: &disputes::Dispute| match dispute.state {
+        disputes::State::Open | disputes::State::Lost => {
+            captures.iter().any(|capture| capture.id == dispute.capture_id)
+        }
+        disputes::State::Won | disputes::State::Closed => false,
+    };
+    if disputes.iter().any(is_claimed) {
         return Err(CheckoutError::Disputed);
     }
-    let units = take_back(&mut *tx, id).await?;
-    let captures = payments::store::captures_of(&mut *tx, &[id]).await?;
     let known = refunds::store::of_orders(&mut *tx, &[id]).await?;
     let due: Vec<_> = captures
         .iter()
-        .filter(|capture| capture.fate == Fate::Accepted)
         .map(|capture| NewRefund {
             id: RefundId::generate(),
             capture_id: capture.id,
@@ -143,6 +148,11 @@ async fn give_back(
         })
         .filter(|due| due.amount_minor > 0)
         .collect();
+    if due.is_empty() {
+        // Whoever gave it all back has decided about the units as well.
+        return Err(CheckoutError::NothingToRefund);
+    }
+    let units = take_back(&mut *tx, id).await?;
     let detail = released_detail(&units, id);
     let event = Event::CancelledAfterPayment;
     orders::store::transition(&mut *tx, &[id], event, status, &[detail]).await?;

@@ -40,10 +40,14 @@ pub async fn capture_payment(
                 Standing::Processing | Standing::Captured(_) | Standing::Cancelled => Ok(()),
             }
         }
-        (Status::Cancelled | Status::Expired | Status::Paid, Provider::Stripe) => {
-            cancel_payment(cx, id).await
-        }
-        (Status::Cancelled | Status::Expired | Status::Paid, Provider::Razorpay) => Ok(()),
+        (
+            Status::Cancelled | Status::Expired | Status::Paid | Status::Shipped,
+            Provider::Stripe,
+        ) => cancel_payment(cx, id).await,
+        (
+            Status::Cancelled | Status::Expired | Status::Paid | Status::Shipped,
+            Provider::Razorpay,
+        ) => Ok(()),
     }
 }
 

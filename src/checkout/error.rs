@@ -27,6 +27,8 @@ pub enum CheckoutError {
     Key(#[from] KeyError),
     #[error("an order that is {} cannot be cancelled", .0.name())]
     NotCancellable(Status),
+    #[error("an order that is {} cannot be shipped", .0.name())]
+    NotShippable(Status),
     #[error("there is no such order")]
     NoSuchOrder,
     #[error("an order that is {} cannot be paid", .0.name())]
@@ -46,8 +48,8 @@ pub enum CheckoutError {
     NoSuchPayment,
     #[error("there is no such refund")]
     NoSuchRefund,
-    /// The shopper's bank claims the money back: while it does, nothing is given back by the order's owner.
-    #[error("the payment of the order is under dispute")]
+    /// The shopper's bank claims the money back, or got it: nothing goes back because the owner says so.
+    #[error("the payment of the order is disputed")]
     Disputed,
     /// No money came in that was decided about, or all of it went back.
     #[error("the order has no money that could go back")]
@@ -144,6 +146,7 @@ impl Fault for CheckoutError {
             Self::OutOfStock(_)
             | Self::TotalChanged(_)
             | Self::NotCancellable(_)
+            | Self::NotShippable(_)
             | Self::NotPayable(_)
             | Self::AlreadyPaid
             | Self::PaymentInProgress
@@ -178,6 +181,7 @@ impl Fault for CheckoutError {
             Self::Amount(_) => "invalid-amount",
             Self::Key(error) => error.code(),
             Self::NotCancellable(_) => "order-not-cancellable",
+            Self::NotShippable(_) => "order-not-shippable",
             Self::NoSuchOrder => "order-not-found",
             Self::NotPayable(_) => "order-not-payable",
             Self::AlreadyPaid => "order-already-paid",
@@ -251,6 +255,7 @@ impl Fault for CheckoutError {
             Self::Amount(_)
             | Self::Key(_)
             | Self::NotCancellable(_)
+            | Self::NotShippable(_)
             | Self::NoSuchOrder
             | Self::NotPayable(_)
             | Self::AlreadyPaid

@@ -21,6 +21,7 @@ pub mod reconcile;
 mod refund;
 mod resolve;
 mod settle;
+mod ship;
 mod sold_out;
 mod store;
 mod unfair;
@@ -53,6 +54,7 @@ pub use resolve::{
     Resolution, ResolveQuarantined, Resolved, list_quarantined, resolve_quarantined,
 };
 pub use settle::{EXTENSION, Settled, Settlement, settle};
+pub use ship::{ShipOrder, ship_order};
 pub use sold_out::SoldOut;
 pub use unfair::{Opening, Unfair};
 pub use withdraw::cancel_payment;

@@ -224,7 +224,7 @@ fn check_payable(status: Status, left: Duration) -> Result<(), CheckoutError> {
         Status::AwaitingPayment if left < HOLD_LEFT_MIN => Err(CheckoutError::HoldEnding),
         Status::AwaitingPayment => Ok(()),
         Status::Expired => Err(CheckoutError::HoldExpired),
-        Status::Paid => Err(CheckoutError::AlreadyPaid),
+        Status::Paid | Status::Shipped => Err(CheckoutError::AlreadyPaid),
         Status::Cancelled => Err(CheckoutError::NotPayable(status)),
     }
 }

@@ -291,7 +291,7 @@ async fn attach(
     }
     match order.status {
         Status::AwaitingPayment | Status::Expired => pay(tx, matter, order).await,
-        Status::Paid => Err(CheckoutError::AlreadyPaid),
+        Status::Paid | Status::Shipped => Err(CheckoutError::AlreadyPaid),
         Status::Cancelled => Err(CheckoutError::NotPayable(order.status)),
     }
 }
@@ -349,7 +349,9 @@ async fn may_pay(
     if known.iter().any(|capture| capture.fate == Fate::Accepted) {
         return Err(match order.status {
             Status::Cancelled => CheckoutError::NotPayable(order.status),
-            Status::AwaitingPayment | Status::Expired | Status::Paid => CheckoutError::AlreadyPaid,
+            Status::AwaitingPayment | Status::Expired | Status::Paid | Status::Shipped => {
+                CheckoutError::AlreadyPaid
+            }
         });
     }
     Ok(())

@@ -77,6 +77,7 @@ pub(super) const ALL: &[Invariant] = &[
             WHERE NOT CASE status
                 WHEN 'awaiting_payment' THEN state IN ('held', 'taken')
                 WHEN 'paid' THEN state = 'sold'
+                WHEN 'shipped' THEN state = 'sold'
                 ELSE state IN ('released', 'taken')
             END",
     },

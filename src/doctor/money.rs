@@ -15,7 +15,7 @@ pub(super) const ALL: &[Invariant] = &[
             LEFT JOIN captures AS accepted
                 ON accepted.order_id = orders.id AND accepted.fate = 'accepted'
             WHERE (
-                    status = 'paid'
+                    status IN ('paid', 'shipped')
                     OR (
                         status = 'cancelled'
                         AND EXISTS (
@@ -94,7 +94,7 @@ pub(super) const ALL: &[Invariant] = &[
             JOIN payments ON payments.id = captures.payment_id
             WHERE fate <> 'accepted'
                 AND NOT CASE reason
-                    WHEN 'already_paid' THEN status IN ('paid', 'cancelled')
+                    WHEN 'already_paid' THEN status IN ('paid', 'shipped', 'cancelled')
                     WHEN 'order_cancelled' THEN
                         status = 'cancelled'
                         -- Other money paid it after all, because a person said so.
@@ -190,13 +190,17 @@ pub(super) const ALL: &[Invariant] = &[
     },
     Invariant {
         name: "told-money-is-settled",
-        promise: "money that a webhook tells of is settled within two minutes",
+        promise: "money that a webhook tells of is settled within two minutes, unless its provider is being asked about it",
         sql: "
             SELECT id::text, format('%s %s, received %s', provider, kind, received_at)
             FROM provider_events
             WHERE state = 'new'
                 AND kind IN ('payment_intent.succeeded', 'payment.captured', 'order.paid')
-                AND received_at < now() - interval '2 minutes'",
+                AND received_at < now() - interval '2 minutes'
+                AND NOT EXISTS (
+                    SELECT FROM job_ledger
+                    WHERE state = 'ready' AND dedupe_key = 'review-payment:' || provider_events.id
+                )",
     },
     Invariant {
         name: "looks-are-not-overdue",

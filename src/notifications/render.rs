@@ -53,7 +53,7 @@ impl Template {
             // Nobody is asked to pay again for what is paid, given up or gone.
             Self::PaymentFailed => match status {
                 Status::AwaitingPayment => true,
-                Status::Cancelled | Status::Expired | Status::Paid => false,
+                Status::Cancelled | Status::Expired | Status::Paid | Status::Shipped => false,
             },
             Self::RefundMade => is_sent_back,
         }

@@ -13,6 +13,8 @@ pub enum Status {
     Expired,
     /// The whole amount was captured, and the units are sold.
     Paid,
+    /// It was paid, and its parcel has left.
+    Shipped,
 }
 
 /// What happens to an order.
@@ -24,6 +26,8 @@ pub enum Event {
     PaymentSettled,
     /// It was given up after it was paid: the money goes back, and the units are on sale again.
     CancelledAfterPayment,
+    /// Its parcel was handed over.
+    Shipped,
 }
 
 /// What happens to an order without moving it.
@@ -47,7 +51,7 @@ pub enum Note {
     RefundSucceeded,
     /// Money that was to go back is still with the shop.
     RefundFailed,
-    /// Money that is to go back is under dispute: a person decides.
+    /// Money that is to go back is under dispute: it waits for the end of that.
     RefundWithheld,
     /// The shopper's bank claims money back, or the claim stands differently now.
     Disputed,
@@ -76,7 +80,8 @@ impl Note {
 }
 
 impl Status {
-    pub const ALL: [Self; 4] = [Self::AwaitingPayment, Self::Cancelled, Self::Expired, Self::Paid];
+    pub const ALL: [Self; 5] =
+        [Self::AwaitingPayment, Self::Cancelled, Self::Expired, Self::Paid, Self::Shipped];
 
     /// The status after `event`, or `None` where the event makes no sense.
     pub const fn on(self, event: Event) -> Option<Self> {
@@ -87,15 +92,17 @@ impl Status {
             (Self::AwaitingPayment | Self::Cancelled | Self::Expired, Event::PaymentSettled) => {
                 Some(Self::Paid)
             }
+            (Self::Paid, Event::Shipped) => Some(Self::Shipped),
             (
                 Self::Cancelled | Self::Expired | Self::Paid,
                 Event::Cancelled | Event::DeadlinePassed,
             )
             | (
                 Self::AwaitingPayment | Self::Cancelled | Self::Expired,
-                Event::CancelledAfterPayment,
+                Event::CancelledAfterPayment | Event::Shipped,
             )
-            | (Self::Paid, Event::PaymentSettled) => None,
+            | (Self::Paid, Event::PaymentSettled)
+            | (Self::Shipped, _) => None,
         }
     }
 
@@ -106,6 +113,7 @@ impl Status {
             Self::Cancelled => "cancelled",
             Self::Expired => "expired",
             Self::Paid => "paid",
+            Self::Shipped => "shipped",
         }
     }
 }
@@ -123,8 +131,13 @@ impl FromStr for Status {
 }
 
 impl Event {
-    pub const ALL: [Self; 4] =
-        [Self::Cancelled, Self::DeadlinePassed, Self::PaymentSettled, Self::CancelledAfterPayment];
+    pub const ALL: [Self; 5] = [
+        Self::Cancelled,
+        Self::DeadlinePassed,
+        Self::PaymentSettled,
+        Self::CancelledAfterPayment,
+        Self::Shipped,
+    ];
 
     /// The name on the order's timeline.
     pub const fn name(self) -> &'static str {
@@ -133,6 +146,7 @@ impl Event {
             Self::DeadlinePassed => "deadline_passed",
             Self::PaymentSettled => "payment_settled",
             Self::CancelledAfterPayment => "cancelled_after_payment",
+            Self::Shipped => "shipped",
         }
     }
 }

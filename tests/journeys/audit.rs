@@ -96,6 +96,14 @@ async fn deed(app: &TestApp, operation: &str) -> Deed {
             let wish = json!({ "reason": "never arrived" });
             Deed::post(path, wish, Some(format!("order:{}", purchase.order_id)))
         }
+        "shipOrder" => {
+            app.providers.set_capture(Capture::Automatic);
+            let purchase = Purchase::begin(app).await;
+            app.providers.succeed(&purchase.open(Provider::Stripe).await).unwrap();
+            hear_all(app).await;
+            let path = format!("/v1/admin/orders/{}/ship", purchase.order_id);
+            Deed::post(path, json!({}), Some(format!("order:{}", purchase.order_id)))
+        }
         "resolveQuarantined" => {
             let capture_id = quarantined(app).await;
             let path = format!("/v1/admin/quarantine/{capture_id}/resolve");

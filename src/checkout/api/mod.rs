@@ -5,6 +5,7 @@ mod findings;
 mod payments;
 mod quarantine;
 mod refunds;
+mod shipping;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,6 +24,7 @@ pub use findings::FindingsApi;
 pub use payments::PaymentsApi;
 pub use quarantine::QuarantineApi;
 pub use refunds::RefundsApi;
+pub use shipping::ShippingApi;
 
 use super::{
     CheckoutError, LINES_MAX, PlaceOrder, Placement, QUANTITY_MAX, RequestedLine, SoldOut,

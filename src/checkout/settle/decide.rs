@@ -247,7 +247,7 @@ impl<C: Fn(OrderId) -> bool> Desk<C> {
             return Fate::Quarantined(Mismatch::WrongAmount);
         }
         match order.status {
-            Status::Paid => return Fate::RefundDue(Surplus::AlreadyPaid),
+            Status::Paid | Status::Shipped => return Fate::RefundDue(Surplus::AlreadyPaid),
             // The state machine would allow it: a person may decide so.
             Status::Cancelled => return Fate::RefundDue(Surplus::OrderCancelled),
             Status::AwaitingPayment | Status::Expired => {}

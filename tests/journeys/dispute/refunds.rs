@@ -8,6 +8,7 @@ use holdfast::{
     },
     payments::Fate,
 };
+use reqwest::Method;
 use serde_json::json;
 use simulator::providers::{Capture, Delivery, Provider, Verdict};
 use uuid::Uuid;
@@ -15,7 +16,11 @@ use uuid::Uuid;
 use super::{findings, ours, paid, paid_at_provider};
 use crate::{
     provider::{BOTH, Purchase, assert_ledgers_agree, hear_all, inbox_of},
-    support::{app::TestApp, client::until, shop::Variant},
+    support::{
+        app::TestApp,
+        client::{Answer, until},
+        shop::Variant,
+    },
 };
 
 /// Money that came too late for its order, was claimed by the shopper's bank, and was heard of in one
@@ -305,6 +310,52 @@ async fn case_28_refunds_of_others_who_share_the_account_are_ignored() {
         assert!(told.len() >= 4, "{told:?}");
         assert!(told.iter().all(|(_, state, _)| state == "ignored"), "{told:?}");
         assert_eq!(app.count("refunds").await + app.count("findings").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_20_a_refund_that_staff_want_is_tried_and_the_provider_has_the_last_word() {
+    TestApp::run(async |app| {
+        let staff = app.staff().await;
+        for provider in BOTH {
+            let (purchase, charge) = paid(app, provider).await;
+            app.providers.dispute(&charge).unwrap();
+            hear_all(app).await;
+
+            let path = format!("/v1/admin/orders/{}/refunds", purchase.order_id);
+            let wish = staff.request(Method::POST, &path);
+            let wish = wish.header("Idempotency-Key", Uuid::now_v7().to_string());
+            let wish = wish.json(&json!({ "reason": "never arrived" }));
+            Answer::to(wish).await.assert_status(201);
+            hear_all(app).await;
+
+            assert_eq!(purchase.refund_states().await, ["failed"]);
+            assert_eq!(purchase.withheld().await, []);
+            let failed = findings(app, "refund_failed").await;
+            assert!(failed.iter().any(|(_, is_open)| *is_open), "{failed:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_22_an_order_whose_money_the_bank_gave_back_is_not_given_up() {
+    TestApp::run(async |app| {
+        for provider in BOTH {
+            let (purchase, charge) = paid(app, provider).await;
+            let before = app.stock_of(purchase.mug).await;
+            let dispute = app.providers.dispute(&charge).unwrap();
+            app.providers.close_dispute(&dispute, Verdict::Lost).unwrap();
+            hear_all(app).await;
+            assert_eq!(purchase.dispute_states().await, ["lost"]);
+
+            let refused = purchase.shopper.cancel(purchase.order_id).await;
+
+            refused.assert_problem(409, "order-disputed");
+            assert_eq!(app.stock_of(purchase.mug).await, before);
+            assert_eq!(purchase.refund_states().await, [""; 0]);
+        }
     })
     .await;
 }

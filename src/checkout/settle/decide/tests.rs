@@ -690,6 +690,7 @@ fn money_that_all_went_back_unheard_pays_nothing_and_nothing_more_goes_back() {
         (Status::Expired, "wrong_amount"),
         (Status::Cancelled, "order_cancelled"),
         (Status::Paid, "already_paid"),
+        (Status::Shipped, "already_paid"),
     ] {
         let mut shop = Shop::open();
         shop.set_status(status);
