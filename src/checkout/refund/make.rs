@@ -6,8 +6,8 @@ use sqlx::PgConnection;
 
 use super::{
     CheckoutError, is_disputed,
-    news::{entry, fail, settle_refund},
-    refundable, stage,
+    news::{entry, fail, forget_failures, is_under_way, settle_refund},
+    request,
 };
 use crate::{
     clients::{CallError, refusal},
@@ -209,25 +209,23 @@ async fn write(
                 fail(tx, &refund, None, Some(refusal::DISPUTED)).await?;
                 return Ok(Some(Staged::default()));
             }
-            withhold(tx, &refund).await?;
+            if withhold(&mut *tx, &refund, "disputed").await? {
+                let entry = entry(&refund, Note::RefundWithheld);
+                orders::store::record_events(tx, &[entry]).await?;
+            }
             Ok(Some(Staged::default()))
         }
         Unmade::Refused { code, capture } => {
             fail(&mut *tx, &refund, None, Some(code)).await?;
-            let refunds = store::of_orders(&mut *tx, &[refund.order_id]).await?;
-            if refundable(capture, &refunds) == 0 {
-                // All of it went back in another way.
-                let subject = id.to_string();
-                findings::store::settle(tx, findings::Kind::RefundFailed, &subject).await?;
-            }
+            forget_failures(tx, capture).await?;
             Ok(Some(Staged::default()))
         }
-        Unmade::TooLate { next } => Ok(Some(replace(tx, refund, next).await?)),
+        Unmade::TooLate { next } => Ok(Some(replace(tx, &refund, next).await?)),
     }
 }
 
-/// Tells people of a refund that stays where it is, unless they were told and it stayed there.
-async fn withhold(tx: &mut PgConnection, refund: &Refund) -> sqlx::Result<()> {
+/// Tells people of a refund that stays where it is; `false` where they were told and it stayed there.
+async fn withhold(tx: &mut PgConnection, refund: &Refund, reason: &str) -> sqlx::Result<bool> {
     let finding = NewFinding {
         kind: findings::Kind::RefundWithheld,
         subject: refund.id.to_string(),
@@ -237,32 +235,35 @@ async fn withhold(tx: &mut PgConnection, refund: &Refund) -> sqlx::Result<()> {
             "provider": refund.provider.name(),
             "amount": refund.amount_minor,
             "currency": refund.currency,
+            "reason": reason,
         }),
     };
-    if findings::store::open(&mut *tx, &[finding]).await? == 0 {
-        return Ok(());
-    }
-    orders::store::record_events(tx, &[entry(refund, Note::RefundWithheld)]).await
+    Ok(findings::store::open(tx, &[finding]).await? > 0)
 }
 
-/// Puts another refund in the place of this one.
-async fn replace(tx: &mut PgConnection, refund: Refund, next: RefundId) -> sqlx::Result<Staged> {
+/// Puts another refund in the place of this one, and tells people: for as long as a key lasts, the
+/// provider was asked and has not made it.
+async fn replace(tx: &mut PgConnection, refund: &Refund, next: RefundId) -> sqlx::Result<Staged> {
     store::set_state(&mut *tx, refund.id, State::Failed, None, Some(KEY_EXPIRED)).await?;
-    let subject = refund.id.to_string();
-    let new = [NewRefund {
+    is_under_way(&mut *tx, refund.id).await?;
+    let mut failed = entry(refund, Note::RefundFailed);
+    failed.detail["reason"] = json!(KEY_EXPIRED);
+    orders::store::record_events(&mut *tx, &[failed]).await?;
+    let new = NewRefund {
         id: next,
         capture_id: refund.capture_id,
         order_id: refund.order_id,
         provider: refund.provider,
         amount_minor: refund.amount_minor,
-        currency: refund.currency,
+        currency: refund.currency.clone(),
         state: State::Requested,
         cause: refund.cause,
-        reason: refund.reason,
+        reason: refund.reason.clone(),
         requested_by: refund.requested_by,
         provider_ref: None,
-    }];
-    store::insert(&mut *tx, &new).await?;
-    findings::store::settle(&mut *tx, findings::Kind::RefundWithheld, &subject).await?;
-    stage(tx, &new).await
+    };
+    let staged = request(&mut *tx, &[new]).await?;
+    let next = store::find(&mut *tx, next).await?.ok_or(sqlx::Error::RowNotFound)?;
+    withhold(tx, &next, KEY_EXPIRED).await?;
+    Ok(staged)
 }

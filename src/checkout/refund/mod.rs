@@ -41,11 +41,6 @@ pub(super) async fn request(tx: &mut PgConnection, new: &[NewRefund]) -> sqlx::R
         })
         .collect();
     orders::store::record_events(&mut *tx, &entries).await?;
-    stage(tx, new).await
-}
-
-/// Stages the jobs that make the refunds.
-async fn stage(tx: &mut PgConnection, new: &[NewRefund]) -> sqlx::Result<Staged> {
     let work: Vec<_> =
         new.iter().map(|refund| RefundPayment { refund_id: refund.id.uuid() }).collect();
     jobs::stage(tx, &work, Delay::NONE).await

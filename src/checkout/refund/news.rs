@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::{
     super::events::{lock_order_of, money_under},
-    CheckoutError, detail,
+    CheckoutError, detail, refundable,
 };
 use crate::{
     context::Context,
@@ -97,7 +97,7 @@ async fn hear(
     };
     match known {
         Some(refund) if refund.state.allows(next) => {
-            conclude(tx, refund, next, news).await.map(Some)
+            conclude(tx, capture, refund, next, news).await.map(Some)
         }
         Some(_) => Ok(None),
         None => {
@@ -112,7 +112,7 @@ async fn hear(
             if next == State::Pending {
                 return Ok(Some(Staged::default()));
             }
-            conclude(tx, &adopted, next, news).await.map(Some)
+            conclude(tx, capture, &adopted, next, news).await.map(Some)
         }
     }
 }
@@ -164,6 +164,7 @@ async fn adopt(
 /// Writes where the refund stands now, and what follows from that.
 async fn conclude(
     tx: &mut PgConnection,
+    capture: &Capture,
     refund: &Refund,
     next: State,
     news: &RefundAtProvider,
@@ -183,6 +184,7 @@ async fn conclude(
             store::set_state(&mut *tx, refund.id, next, name, None).await?;
             orders::store::record_events(&mut *tx, &[entry(refund, Note::RefundSucceeded)]).await?;
             is_under_way(&mut *tx, refund.id).await?;
+            forget_failures(&mut *tx, capture).await?;
             let (order_id, refund_id) = (refund.order_id.uuid(), refund.id.uuid());
             jobs::stage(tx, &[SendRefundMade { order_id, refund_id }], Delay::NONE).await
         }
@@ -222,8 +224,24 @@ pub(super) async fn fail(
     Ok(())
 }
 
+/// Closes what said that refunds of the capture failed, where all of it goes back in other ways: should one
+/// of those fail, that is told by itself.
+pub(super) async fn forget_failures(tx: &mut PgConnection, capture: &Capture) -> sqlx::Result<()> {
+    let refunds = store::of_orders(&mut *tx, &[capture.order_id]).await?;
+    if refundable(capture, &refunds) > 0 {
+        return Ok(());
+    }
+    let is_failed =
+        |refund: &&Refund| refund.capture_id == capture.id && refund.state == State::Failed;
+    for failed in refunds.iter().filter(is_failed) {
+        let subject = failed.id.to_string();
+        findings::store::settle(&mut *tx, findings::Kind::RefundFailed, &subject).await?;
+    }
+    Ok(())
+}
+
 /// Closes what said that the refund is withheld.
-async fn is_under_way(tx: &mut PgConnection, id: RefundId) -> sqlx::Result<()> {
+pub(super) async fn is_under_way(tx: &mut PgConnection, id: RefundId) -> sqlx::Result<()> {
     findings::store::settle(tx, findings::Kind::RefundWithheld, &id.to_string()).await
 }
 

@@ -35,7 +35,8 @@ pub enum Kind {
     Quarantined,
     /// Money that was to go back is still with us. The subject is the refund.
     RefundFailed,
-    /// Money is to go back that is under dispute. The subject is the refund.
+    /// Money is to go back and does not: it is under dispute, or the provider has not made the refund for
+    /// as long as a key lasts. The subject is the refund.
     RefundWithheld,
     /// A shopper's bank claims money back. The subject is the provider's name for the dispute.
     Disputed,

@@ -11,11 +11,11 @@ use holdfast::{
     },
 };
 use serde_json::json;
-use simulator::providers::{Delivery, Provider, RefundState, Verdict};
+use simulator::providers::{Delivery, Fault, Provider, RefundState, Verdict};
 
 use super::{
-    BOTH, Sale, TOTAL, Taken, all, found, journey, key, open_findings, ours, part, sent_back,
-    work_off,
+    BOTH, Sale, TOTAL, Taken, all, found, journey, key, making, open_findings, ours, part,
+    sent_back,
 };
 use crate::support::{app::TestApp, client::until};
 
@@ -93,6 +93,8 @@ async fn case_18_money_that_came_back_from_the_bank_can_be_sent_again() {
             );
             let states: Vec<_> = sent_back(app, &taken).iter().map(|known| known.state).collect();
             assert_eq!(states, [RefundState::Failed, RefundState::Succeeded]);
+            // Nobody is told any longer to send it again.
+            assert_eq!(found(app).await, []);
         }
     })
     .await;
@@ -140,7 +142,7 @@ async fn case_19_webhooks_of_a_refund_take_it_over_once() {
             for told in app.providers.events() {
                 app.providers.redeliver(&told.id);
             }
-            work_off(app).await;
+            app.work_off().await;
 
             assert_eq!(sale.told().await, [("provider", "succeeded", TOTAL)]);
             assert_eq!(sale.refunds().await[0].provider_ref.as_deref(), Some(&*refund));
@@ -263,6 +265,41 @@ async fn a_refund_that_is_asked_for_too_late_gets_a_key_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_refund_that_is_not_made_for_as_long_as_its_key_lasts_is_told_to_people() {
+    journey(async |app| {
+        let staff = app.staff().await;
+        for provider in BOTH {
+            let (sale, taken) = Sale::paid(app, provider).await;
+            app.providers.fail_next(making(provider), Fault::ErrorBefore, u32::MAX);
+            sale.refund(&staff, &key(), &all()).await.assert_status(201);
+            for _ in 0..2 {
+                app.execute("UPDATE refunds SET created_at = created_at - interval '2 days'").await;
+                app.hurry().await;
+                app.settle().await;
+            }
+
+            let told = sale.told().await;
+            assert_eq!(told.last(), Some(&("staff", "requested", TOTAL)), "{told:?}");
+            assert!(told.len() > 1, "{told:?}");
+            let findings = open_findings(app).await;
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            assert_eq!(findings[0].kind, Kind::RefundWithheld);
+            assert_eq!(findings[0].subject, sale.refunds().await.pop().unwrap().id.to_string());
+            assert_eq!(findings[0].detail["reason"], "key_expired");
+            assert_eq!(sale.noted("refund_failed").await.len(), told.len() - 1);
+            assert_eq!(sale.noted("refund_requested").await.len(), told.len());
+
+            app.providers.clear_faults();
+            app.work_off().await;
+            assert_eq!(sale.told().await.last(), Some(&("staff", "succeeded", TOTAL)));
+            assert_eq!(sent_back(app, &taken).len(), 1);
+            assert_eq!(found(app).await, []);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn case_15_jobs_of_one_refund_at_once_give_the_money_back_once() {
     journey(async |app| {
         let staff = app.staff().await;
@@ -272,7 +309,7 @@ async fn case_15_jobs_of_one_refund_at_once_give_the_money_back_once() {
             let id = sale.refunds().await[0].id;
 
             let outcomes = join_all((0..4).map(|_| refund_payment(&app.cx, id))).await;
-            work_off(app).await;
+            app.work_off().await;
 
             assert!(outcomes.iter().any(Result::is_ok), "{outcomes:?}");
             assert_eq!(sale.told().await, [("staff", "succeeded", TOTAL)]);
