@@ -10,7 +10,7 @@ use crate::{
     audit,
     kernel::{OrderId, UserId},
     payments::{
-        Provider,
+        Provider, disputes,
         findings::{Finding, store::list},
         reconciliation::store::{newest, read_now},
         refunds,
@@ -59,6 +59,7 @@ pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
                 let mut tx = db.begin().await?;
                 let payments = look_now(&mut *tx, provider).await?;
                 let refunds = refunds::store::look_now(&mut *tx, provider).await?;
+                let disputes = disputes::store::look_now(&mut *tx, provider).await?;
                 read_now(&mut *tx, provider, since).await?;
                 let since = since.map(|since| since.format(&Rfc3339)).transpose()?;
                 let subject = format!("provider:{}", provider.name());
@@ -66,7 +67,8 @@ pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
                 audit::record(&mut *tx, &entry).await?;
                 tx.commit().await?;
                 println!(
-                    "{} will be asked about {payments} payments and {refunds} refunds, and its lists read",
+                    "{} will be asked about {payments} payments, {refunds} refunds and {disputes} disputes, \
+                     and its lists read",
                     provider.name()
                 );
             }

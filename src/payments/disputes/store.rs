@@ -136,6 +136,27 @@ pub async fn take_due(
     rows.into_iter().map(Dispute::try_from).collect()
 }
 
+/// Lets every open dispute at the provider be looked at now.
+pub async fn look_now(db: impl PgExecutor<'_>, provider: Provider) -> sqlx::Result<u64> {
+    let brought_forward = sqlx::query!(
+        r#"
+        UPDATE disputes
+        SET next_look_at = now()
+        WHERE id IN (
+            SELECT id
+            FROM disputes
+            WHERE state = 'open' AND next_look_at > now() AND provider = $1
+            ORDER BY id
+            FOR NO KEY UPDATE SKIP LOCKED
+        )
+        "#,
+        provider.name(),
+    )
+    .execute(db)
+    .await?;
+    Ok(brought_forward.rows_affected())
+}
+
 /// Lets the disputes be looked at in two minutes: the provider did not answer.
 pub async fn look_again(db: impl PgExecutor<'_>, ids: &[Uuid]) -> sqlx::Result<()> {
     sqlx::query!(

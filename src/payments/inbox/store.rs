@@ -202,7 +202,8 @@ pub(super) async fn reopen(
     .await
 }
 
-/// The parked webhooks, of the kind if one is named, the oldest first.
+/// The parked webhooks, of the kind if one is named, those first that were parked first: one that is parked
+/// again goes to the end.
 pub async fn parked(
     db: impl PgExecutor<'_>,
     kind: Option<&str>,
@@ -213,7 +214,7 @@ pub async fn parked(
         SELECT id
         FROM provider_events
         WHERE state = 'parked' AND ($1::text IS NULL OR kind = $1)
-        ORDER BY id
+        ORDER BY finished_at, id
         LIMIT $2
         "#,
         kind,

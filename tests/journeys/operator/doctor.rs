@@ -396,6 +396,31 @@ async fn the_doctor_knows_every_illness_of_money() {
 }
 
 #[tokio::test]
+async fn money_that_a_provider_is_being_asked_about_is_no_illness() {
+    TestApp::run(async |app| {
+        let told = "
+            INSERT INTO provider_events (id, provider, event_id, body_sha256, kind, raw, received_at)
+            VALUES (gen_random_uuid(), 'stripe', 'evt_1', sha256(''), 'payment_intent.succeeded', '',
+                now() - interval '3 minutes');
+            INSERT INTO job_ledger (id, kind, lane, payload, dedupe_key, run_at, next_push_at)
+            SELECT gen_random_uuid(), 'checkout.review-payment', 'providers', '{}',
+                'review-payment:' || id, now() + interval '1 minute', now() + interval '1 minute'
+            FROM provider_events";
+        sqlx::raw_sql(told).execute(&app.db).await.unwrap();
+        let found = doctor::examine(&app.db).await.unwrap();
+        assert!(found.is_empty(), "{found:#?}");
+
+        app.execute("UPDATE job_ledger SET dedupe_key = 'review-payment:another'").await;
+        let found = doctor::examine(&app.db).await.unwrap();
+        assert!(found.iter().any(|found| found.invariant == "told-money-is-settled"), "{found:#?}");
+
+        app.execute("DELETE FROM job_ledger").await;
+        app.execute("DELETE FROM provider_events").await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_doctor_knows_every_illness_of_refunds_and_compares_them_with_the_providers() {
     TestApp::run(async |app| {
         let mug = app.product_with_stock(5).await;

@@ -2,8 +2,12 @@
 
 use std::process::Output;
 
+use holdfast::{
+    checkout::review_dispute,
+    payments::{self, inbox},
+};
 use serde_json::{Value, json};
-use simulator::providers::{Delivery, Provider};
+use simulator::providers::{Delivery, Provider, Verdict};
 use tokio::process::Command;
 use uuid::Uuid;
 
@@ -28,10 +32,20 @@ async fn what_is_under_way_is_asked_about_when_an_operator_says_so() {
 
         let (status, said) = ctl(app, &["reconcile", "run", "--provider", "stripe"]).await;
         assert_eq!(status, Some(0), "{said}");
-        assert!(said.contains("stripe will be asked about 1 payments"), "{said}");
+        let asked = "stripe will be asked about 1 payments, 0 refunds and 0 disputes";
+        assert!(said.contains(asked), "{said}");
         assert!(!said.contains("razorpay"), "{said}");
         reconcile(app).await;
         assert_eq!(visit.status(app).await, "paid");
+
+        let dispute = app.providers.dispute(&visit.reference).unwrap();
+        review_dispute(&app.cx, payments::Provider::Stripe, &dispute, &[]).await.unwrap();
+        app.execute("UPDATE disputes SET next_look_at = now() + interval '6 hours'").await;
+        app.providers.close_dispute(&dispute, Verdict::Won).unwrap();
+        let (_, said) = ctl(app, &["reconcile", "run", "--provider", "stripe"]).await;
+        assert!(said.contains("and 1 disputes"), "{said}");
+        reconcile(app).await;
+        assert_eq!(app.count("disputes WHERE state = 'won'").await, 1);
 
         let since = ["reconcile", "run", "--since", "2026-01-02T03:04:05Z"];
         let (status, said) = ctl(app, &since).await;
@@ -129,6 +143,33 @@ async fn case_27_a_parked_webhook_is_judged_again_after_the_mend() {
         assert_eq!(status, Some(1), "{said}");
         assert!(said.contains("forgotten"), "{said}");
         assert_eq!(ctl(app, &["webhooks", "replay"]).await.0, Some(2));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn webhooks_that_cannot_be_mended_do_not_stand_before_those_that_can() {
+    TestApp::run(async |app| {
+        app.execute(
+            "INSERT INTO provider_events
+                (id, provider, event_id, body_sha256, kind, raw, state, reason, finished_at)
+             SELECT gen_random_uuid(), 'stripe', 'evt_' || place, sha256(''), 'refund.updated', '{}',
+                'parked', 'broken', now() + place * interval '1 minute'
+             FROM generate_series(1, 2) AS place",
+        )
+        .await;
+        let first = async || inbox::store::parked(&app.db, None, 1).await.unwrap();
+        let before = first().await;
+
+        // It was judged, and parked once more.
+        app.execute(
+            "UPDATE provider_events SET finished_at = now() + interval '1 hour'
+             WHERE event_id = 'evt_1'",
+        )
+        .await;
+
+        assert_ne!(first().await, before);
+        app.execute("DELETE FROM provider_events").await;
     })
     .await;
 }
