@@ -63,7 +63,7 @@ pub(super) struct ApiArguments {
     /// Origins whose pages may call the API: `https://shop.example,…` [default: its own]
     #[arg(long, env = "ALLOWED_ORIGINS", hide_env_values = true, value_name = "ORIGIN,…")]
     pub(super) allowed_origins: Option<String>,
-    /// Proxies of ours before the API; each adds to X-Forwarded-For [default: 0]
+    /// Proxies of ours before the API; each adds to X-Forwarded-For [default in development: 0]
     #[arg(long, env = "TRUSTED_PROXIES", hide_env_values = true, value_name = "PROXIES")]
     pub(super) trusted_proxies: Option<String>,
     /// Requests that are worked on at a time [default: 640]

@@ -228,12 +228,35 @@ pub struct Migrate {
     app_role: Option<String>,
 }
 
+/// What `ctl seed` is told beside.
+#[derive(Debug, Args)]
+pub struct Seed {
+    /// The demo's passwords are public: development is the only place for them [default: production]
+    #[arg(long, env = "ENVIRONMENT", hide_env_values = true, value_name = "NAME")]
+    environment: Option<String>,
+}
+
 /// Who migrates, and for whom.
 #[derive(Debug)]
 pub struct Owner {
     pub database_url: SecretString,
     /// The role of the processes. Without one they run as the owner.
     pub app_role: Option<String>,
+}
+
+impl Seed {
+    /// Refuses whatever is no developer's installation.
+    pub fn check(&self) -> Result<(), BadSettings> {
+        let mut reading = Reading::default();
+        if reading.environment(self.environment.as_ref()) == Some(Environment::Production) {
+            reading.note(
+                "ENVIRONMENT is production, where the demo's public passwords would let anybody in; \
+                 seed wants ENVIRONMENT=development"
+                    .to_owned(),
+            );
+        }
+        reading.finish(Some(()))
+    }
 }
 
 impl Ctl {

@@ -32,6 +32,8 @@ impl ApiArguments {
         const LIMITS_WAIT_MS: &str = "50";
         const KEYS: &str = "comma-separated name:key, each name once, of at most 32 letters, digits \
                             and hyphens, each key 32 bytes in base64url";
+        const PROXIES: &str =
+            "how many proxies of ours a request passes before the API, from 0 to 8";
         const ORIGINS: &str = "comma-separated origins as browsers write them: https://shop.example, \
                                without a path, a default port or capitals";
         let common = reading.common(&self.common, POOL);
@@ -60,8 +62,10 @@ impl ApiArguments {
         let mut origins = allowed_origins.iter().flatten();
         let is_open = origins.any(|origin: &String| !origin.starts_with("https://"));
         reading.weak("ALLOWED_ORIGINS", is_open, "https:// origins only");
-        let proxies = given(self.trusted_proxies.as_ref()).or(Some("0"));
-        let proxies = reading.take("TRUSTED_PROXIES", proxies, "a number from 0 to 8", proxies_of);
+        // A wrong number shows in nothing but customers who are refused for one another.
+        let proxies = (!reading.is_production).then_some("0");
+        let proxies = given(self.trusted_proxies.as_ref()).or(proxies);
+        let proxies = reading.take("TRUSTED_PROXIES", proxies, PROXIES, proxies_of);
         let concurrency = given(self.concurrency.as_ref()).or(Some(CONCURRENCY));
         let concurrency =
             reading.take("CONCURRENCY", concurrency, "a number from 16 to 65536", concurrency_of);
@@ -164,11 +168,17 @@ impl Default for Reading {
 }
 
 impl Reading {
-    fn common(&mut self, arguments: &CommonArguments, pool: &str) -> Option<Common> {
-        let environment = given(arguments.environment.as_ref()).or(Some("production"));
+    /// Whom the installation serves. What is read from then on is judged by it.
+    pub(super) fn environment(&mut self, environment: Option<&String>) -> Option<Environment> {
+        let environment = given(environment).or(Some("production"));
         let environment =
             self.take("ENVIRONMENT", environment, "production or development", environment_of);
         self.is_production = environment != Some(Environment::Development);
+        environment
+    }
+
+    fn common(&mut self, arguments: &CommonArguments, pool: &str) -> Option<Common> {
+        let environment = self.environment(arguments.environment.as_ref());
         let log = given(arguments.log.as_ref()).or(Some("info"));
         let pool = given(arguments.database_pool.as_ref()).or(Some(pool));
         let namespace = given(arguments.queue_namespace.as_ref()).or(Some("holdfast"));

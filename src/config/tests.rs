@@ -4,7 +4,7 @@ use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser};
 use secrecy::SecretString;
 
 use super::{
-    Api, BadSettings, Ctl, Duration, Failpoint, Migrate,
+    Api, BadSettings, Ctl, Duration, Failpoint, Migrate, Seed,
     arguments::{ApiArguments, MailerArguments, ReaperArguments, WebhooksArguments},
     reading::Reading,
     strict::{is_guessable, is_open_smtp},
@@ -264,6 +264,38 @@ fn misconfiguration_each_bad_setting_is_refused_in_production_with_a_line_of_its
     }
     let problems = read_production(&[("--environment", "staging")]).unwrap_err().to_string();
     assert!(problems.starts_with("ENVIRONMENT is wrong"), "{problems}");
+}
+
+#[test]
+fn misconfiguration_in_production_somebody_has_to_say_how_many_proxies_there_are() {
+    let (unsaid, none) = (("--trusted-proxies", ""), ("--trusted-proxies", "0"));
+
+    let problems = read_production(&[unsaid]).unwrap_err().to_string();
+
+    assert!(problems.starts_with("TRUSTED_PROXIES is missing: how many proxies"), "{problems}");
+    assert_eq!(problems.lines().count(), 1, "{problems}");
+    assert_eq!(read_production(&[none]).unwrap().trusted_proxies, 0);
+    let development = read_production(&[unsaid, ("--environment", "development")]);
+    assert_eq!(development.unwrap().trusted_proxies, 0);
+}
+
+#[test]
+fn misconfiguration_a_shop_with_customers_gets_no_demo() {
+    let check = |environment: Option<&str>| {
+        Seed { environment: environment.map(str::to_owned) }.check().map_err(|it| it.to_string())
+    };
+
+    check(Some("development")).unwrap();
+    for (environment, complaint) in [
+        (None, "ENVIRONMENT is production"),
+        (Some(""), "ENVIRONMENT is production"),
+        (Some("production"), "ENVIRONMENT is production"),
+        (Some("staging"), "ENVIRONMENT is wrong"),
+    ] {
+        let problems = check(environment).unwrap_err();
+        assert!(problems.starts_with(complaint), "{environment:?}: {problems}");
+        assert_eq!(problems.lines().count(), 1, "{problems}");
+    }
 }
 
 #[test]

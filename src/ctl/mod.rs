@@ -43,8 +43,8 @@ struct Arguments {
 enum Command {
     /// Bring the database's schema to this version, and give the role of the processes what they need.
     Migrate(config::Migrate),
-    /// Fill an empty shop with demo products, stock and logins; repeating it adds nothing.
-    Seed,
+    /// Fill an empty shop of a developer with demo products, stock and logins; repeating it adds nothing.
+    Seed(config::Seed),
     /// Logins.
     #[command(subcommand)]
     User(user::Command),
@@ -79,7 +79,10 @@ enum Command {
 /// What a command came to, beyond an error: `false` exits with 1.
 type Outcome = Result<bool, Box<dyn Error>>;
 
-/// Runs the tool: exit 0 when all is well, 1 when something is wrong, 2 for wrong arguments.
+/// The exit code for wrong arguments and settings, as of every process.
+const WRONG_ARGUMENTS: u8 = 2;
+
+/// Runs the tool: exit 0 when all is well, 1 when something is wrong, 2 for wrong arguments or settings.
 pub async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments).await {
@@ -92,6 +95,9 @@ pub async fn main() -> ExitCode {
                 eprintln!("  because: {error}");
                 cause = error.source();
             }
+            if error.is::<config::BadSettings>() {
+                return WRONG_ARGUMENTS.into();
+            }
             ExitCode::FAILURE
         }
     }
@@ -103,7 +109,10 @@ async fn run(Arguments { settings, command }: Arguments) -> Outcome {
     };
     match command {
         Command::Migrate(arguments) => migrate(settings.owner(&arguments)?).await,
-        Command::Seed => seed::run(&db().await?).await,
+        Command::Seed(arguments) => {
+            arguments.check()?;
+            seed::run(&db().await?).await
+        }
         Command::User(command) => user::run(&db().await?, command).await,
         Command::Jobs(command) => jobs::run(&db().await?, command).await,
         Command::Stock(command) => stock::run(&db().await?, command).await,

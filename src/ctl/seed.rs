@@ -1,10 +1,10 @@
-//! A small demo shop.
+//! A small demo shop, for developers.
 
 use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::Outcome;
+use super::{Outcome, user};
 use crate::{
     audit::Actor,
     catalog::{
@@ -16,7 +16,7 @@ use crate::{
     kernel::{EmailAddress, Money, UserId},
 };
 
-/// The demo's logins; a shop that is open to anybody changes them.
+/// The demo's logins, which everybody can read here.
 const LOGINS: [(&str, &str, Role); 2] = [
     ("admin@holdfast.test", "holdfast-demo-admin", Role::Admin),
     ("shopper@example.com", "holdfast-demo-shopper", Role::Customer),
@@ -255,7 +255,7 @@ async fn log_ins(db: &PgPool) -> Result<UserId, Box<dyn std::error::Error>> {
     for (email, password, role) in LOGINS {
         let email = EmailAddress::parse(email)?;
         let password = Password::parse(password)?;
-        match identity::create_user(db, &hasher, email, password, role).await {
+        match user::create(db, &hasher, email, password, role).await {
             Ok(_) | Err(IdentityError::EmailTaken) => {}
             Err(error) => return Err(error.into()),
         }

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use super::{Outcome, entry};
 use crate::{
     audit,
-    identity::{self, EmailAddress, Hasher, Password, Role},
+    identity::{self, Account, EmailAddress, Hasher, IdentityError, Password, Role},
     kernel::UserId,
 };
 
@@ -35,12 +35,7 @@ pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
             std::io::stdin().read_to_string(&mut password)?;
             let password = Password::parse(password.trim_end_matches(['\r', '\n']))?;
             let email = EmailAddress::parse(&email)?;
-            let mut tx = db.begin().await?;
-            let hasher = Hasher::new(1);
-            let account = identity::create_user(&mut *tx, &hasher, email, password, role).await?;
-            let entry = given("createUser", account.id, None, role);
-            audit::record(&mut *tx, &entry).await?;
-            tx.commit().await?;
+            let account = create(db, &Hasher::new(1), email, password, role).await?;
             println!("{} {} ({})", account.id, account.email, account.role.as_str());
         }
         Command::SetRole { email, role } => {
@@ -53,6 +48,21 @@ pub(super) async fn run(db: &PgPool, command: Command) -> Outcome {
         }
     }
     Ok(true)
+}
+
+/// Adds a login, and to the audit log who did.
+pub(super) async fn create(
+    db: &PgPool,
+    hasher: &Hasher,
+    email: EmailAddress,
+    password: Password,
+    role: Role,
+) -> Result<Account, IdentityError> {
+    let mut tx = db.begin().await?;
+    let account = identity::create_user(&mut *tx, hasher, email, password, role).await?;
+    audit::record(&mut *tx, &given("createUser", account.id, None, role)).await?;
+    tx.commit().await?;
+    Ok(account)
 }
 
 /// What the audit log says of a role that was given.

@@ -1,7 +1,8 @@
 //! Setting up a shop.
 
-use holdfast::audit::of_subject;
+use holdfast::audit::{OPERATOR, of_subject};
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::support::{
     app::{PASSWORD, TestApp},
@@ -23,14 +24,28 @@ async fn the_schema_is_brought_up_to_date_once() {
 #[tokio::test]
 async fn a_shop_is_seeded_once() {
     TestApp::run(async |app| {
-        let first = app.ctl(&["seed"]).await;
+        let seed = || app.ctl_with(&["seed"], "", &[("ENVIRONMENT", "development")]);
+        let first = seed().await;
         let seeded = app.books().await;
-        let second = app.ctl(&["seed"]).await;
+        let second = seed().await;
 
         first.assert(0, &[]);
         second.assert(0, &[]);
         assert_eq!(app.books().await, seeded);
         assert_eq!(app.count("products").await, 20);
+        for (email, role) in [("admin@holdfast.test", "admin"), ("shopper@example.com", "customer")]
+        {
+            let id: Uuid = sqlx::query_scalar("SELECT id FROM users WHERE email = $1")
+                .bind(email)
+                .fetch_one(&app.db)
+                .await
+                .unwrap();
+            let told = of_subject(&app.db, &format!("user:{id}")).await.unwrap();
+            let [told] = &told[..] else { panic!("{email}: {told:?}") };
+            assert_eq!((&*told.entry.action, told.entry.actor_id), ("createUser", OPERATOR));
+            let after = told.entry.after.as_ref().unwrap();
+            assert!(after["role"] == role && after["operator"].is_string(), "{after}");
+        }
         assert!(app.count("stock WHERE on_hand > 0").await >= 20);
         for currency in ["USD", "INR"] {
             let unpriced = format!(
@@ -39,6 +54,27 @@ async fn a_shop_is_seeded_once() {
             assert_eq!(app.count(&unpriced).await, 0, "{currency}");
         }
         app.ctl(&["doctor"]).await.assert(0, &[]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn misconfiguration_a_shop_with_customers_gets_no_login_whose_password_is_public() {
+    TestApp::run(async |app| {
+        for environment in ["production", "", "staging"] {
+            // Whether there is a database it is not even asked.
+            let settings = [("ENVIRONMENT", environment), ("DATABASE_URL", "")];
+
+            let seed = app.ctl_with(&["seed"], "", &settings).await;
+
+            seed.assert(2, &["ENVIRONMENT is"]);
+            assert_eq!(seed.text.lines().count(), 1, "{}", seed.text);
+        }
+        app.ctl_with(&["seed"], "", &[("ENVIRONMENT", "production")]).await.assert(2, &[]);
+        assert_eq!((app.count("users").await, app.count("products").await), (0, 0));
+        // Any other setting that is wrong ends with the same code.
+        let lost = app.ctl_with(&["doctor"], "", &[("DATABASE_URL", "")]).await;
+        lost.assert(2, &["DATABASE_URL is missing"]);
     })
     .await;
 }

@@ -132,6 +132,8 @@ async fn misconfiguration_a_process_in_production_names_every_bad_setting_and_ex
                 "ALLOWED_ORIGINS",
                 "STRIPE_WEBHOOK_SECRETS",
                 "STRIPE_URL",
+                // Nobody said how many there are.
+                "TRUSTED_PROXIES",
             ][..],
         ),
         (&mailer, &["SMTP_URL", "SHOP_URL"]),
