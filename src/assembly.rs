@@ -21,8 +21,7 @@ use crate::{
     boot::{Ending, Process, descriptors},
     catalog::api::{CatalogApi, SalesApi},
     checkout::api::{
-        CheckoutApi, DisputesApi, FindingsApi, PaymentsApi, QuarantineApi, RefundsApi,
-        ShippingApi,
+        CheckoutApi, DisputesApi, FindingsApi, PaymentsApi, QuarantineApi, RefundsApi, ShippingApi,
     },
     config,
     context::Context,

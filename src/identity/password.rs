@@ -67,7 +67,13 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// `threads` passwords are hashed at once; as many as there are cores is a good number.
+    /// Hashes on half of the cores, at least on one: whoever asks for passwords to be hashed leaves the
+    /// rest to checkouts.
+    pub fn for_cores(cores: usize) -> Self {
+        Self::new((cores / 2).max(1))
+    }
+
+    /// `threads` passwords are hashed at once.
     pub fn new(threads: usize) -> Self {
         Self {
             turns: Arc::new(Semaphore::new(threads)),
@@ -225,6 +231,15 @@ mod tests {
         let served = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
         assert_eq!(served, 1 + WAITING_MAX);
         assert!(hasher.run(nap).await.is_ok());
+    }
+
+    #[test]
+    fn passwords_leave_half_of_the_machine_to_others() {
+        for (cores, threads) in [(1, 1), (2, 1), (3, 1), (4, 2), (64, 32)] {
+            let hasher = Hasher::for_cores(cores);
+            assert_eq!(hasher.turns.available_permits(), threads, "{cores}");
+            assert_eq!(hasher.places.available_permits(), threads + WAITING_MAX, "{cores}");
+        }
     }
 
     #[tokio::test]

@@ -43,6 +43,8 @@ macro_rules! rates {
 rates! {
     /// Looking around, of one caller: a page asks some five things at once, and an office shares an address.
     browse "browse" "100/s:200";
+    /// All guests of one address who look around: as much as five visitors, as a caller who makes guests is one.
+    browse_crowd "browse-crowd" "500/s:1000";
     /// Whatever proves who one is, from one address.
     auth "auth" "2/s:120";
     /// New guests from one address. One is enough for a shopper; an office in a sale needs some more.
@@ -73,6 +75,9 @@ rates! {
     /// Mails to one account that one address asks for. What strangers elsewhere ask for refuses nobody here:
     /// the mailer sees to it that no inbox is flooded.
     mail_here "mail-here" "6/h:3";
+    /// Mails that one address asks for, whosever accounts. Each is in the shop's name, and a registration
+    /// costs a password's hash, too.
+    mail_address "mail-address" "60/h:30";
     /// Exports of one account: each reads some thousands of rows.
     export "export" "6/h:3";
 }

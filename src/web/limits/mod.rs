@@ -110,7 +110,8 @@ impl Limits {
         let is_revoked = is_revoked(&policy, &caller, status);
         for care in policy.care.iter().filter(|_| !is_revoked) {
             match care {
-                Care::Guesses if status.is_success() => {
+                // Each of these operations looks at the secret before it can end in a conflict.
+                Care::Guesses if status.is_success() || status == StatusCode::CONFLICT => {
                     self.limiter.acquit(&rules::guess_of(&question), KNOWN_FOR).await;
                 }
                 Care::Guesses if status.is_server_error() => {

@@ -47,6 +47,7 @@ pub(super) fn question(rates: &Rates, policy: &Policy, caller: &Caller, body: &[
                 }
             }
             Care::Mails => {
+                limits.push(even(rates.mail_address, &at(caller.network)));
                 if let Some(account) = account() {
                     let here = [account.name(), &at(caller.network)].concat();
                     limits.push(even(rates.mail_here, &here));
@@ -111,7 +112,7 @@ pub(super) fn hold_of(question: &Question) -> Question {
 
 /// The part of a question that concerns the owner of a token and not where it came from.
 pub(super) fn owners_of(question: &Question) -> Question {
-    part_of(question, |limit| limit.name != "guess-address")
+    part_of(question, |limit| !matches!(limit.name, "guess-address" | "mail-address"))
 }
 
 fn part_of(question: &Question, is_part: impl Fn(&Limit) -> bool) -> Question {
@@ -134,7 +135,14 @@ fn by_class(rates: &Rates, class: Class, caller: &Caller) -> Vec<Limit> {
     let mut limits = Vec::with_capacity(5);
     match class {
         // Whoever looks around does not have to wait for Redis to come back.
-        Class::Browse => limits.push(Limit { is_local: false, ..even(rates.browse, &own) }),
+        Class::Browse => {
+            limits.push(Limit { is_local: false, ..even(rates.browse, &own) });
+            // Visitors without a token share the narrower limit above. Counting them here, too, would cost
+            // most looks a key more, and take a sixth at most from what an address has in all.
+            if caller.proven.is_some_and(|proven| proven.is_guest) {
+                limits.push(Limit { is_local: false, ..even(rates.browse_crowd, &network) });
+            }
+        }
         Class::Auth => {
             limits.push(even(rates.auth, &network));
             if caller.proven.is_some() {
@@ -251,7 +259,7 @@ mod tests {
     #[test]
     fn a_request_counts_against_its_class_and_a_guest_with_the_crowd() {
         for (class, of_anybody, of_guest, of_user) in [
-            (Class::Browse, &["browse"][..], &["browse"][..], &["browse"][..]),
+            (Class::Browse, &["browse"][..], &["browse", "browse-crowd"][..], &["browse"][..]),
             (Class::Auth, &["auth"], &["auth", "auth"], &["auth", "auth"]),
             (Class::Cart, &["cart", "crowd"], &["cart", "crowd"], &["cart"]),
             (Class::Checkout, &["checkout", "crowd"], &["checkout", "crowd"], &["checkout"]),
@@ -324,6 +332,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_revoked_token_asks_for_counts_where_it_came_from_and_not_for_its_owner() {
+        let policy = Policy::new("changeEmail", Who::Customer, Class::Auth);
+        let policy = policy.with(&[Care::Guesses, Care::Mails]);
+        let question = question(&Rates::default(), &policy, &proven(false), b"{}");
+
+        let owners = owners_of(&question);
+
+        let names: Vec<_> = owners.limits.iter().map(|limit| limit.name).collect();
+        assert_eq!(names, ["auth", "auth", "guess-here", "guess-account", "mail-here"]);
+    }
+
+    #[test]
     fn a_guests_order_counts_by_its_units_of_one_product() {
         let policy = Policy::new("placeOrder", Who::Shopper, Class::Checkout).with(&[Care::Holds]);
         let turns = |body: &str| {
@@ -357,14 +377,22 @@ mod tests {
         let guest = Policy::new("becomeGuest", Who::Anyone, Class::Auth).with(&[Care::Newcomers]);
 
         let body = r#"{"email":"ada@example.com"}"#;
-        assert_eq!(names(forgot, &ANYBODY, body), ["auth", "mail-here"]);
-        assert_eq!(names(forgot, &ANYBODY, "{}"), ["auth"]);
+        assert_eq!(names(forgot, &ANYBODY, body), ["auth", "mail-address", "mail-here"]);
+        assert_eq!(names(forgot, &ANYBODY, "{}"), ["auth", "mail-address"]);
         assert_eq!(names(guest, &ANYBODY, ""), ["auth", "newcomer"]);
         let change = Policy::new("changeEmail", Who::Customer, Class::Auth);
         let change = change.with(&[Care::Guesses, Care::Mails]);
         assert_eq!(
             names(change, &proven(false), body),
-            ["auth", "auth", "guess-address", "guess-here", "guess-account", "mail-here"]
+            [
+                "auth",
+                "auth",
+                "guess-address",
+                "guess-here",
+                "guess-account",
+                "mail-address",
+                "mail-here"
+            ]
         );
         let export = Policy::new("exportMe", Who::Customer, Class::Auth).with(&[Care::Exports]);
         assert_eq!(names(export, &proven(false), ""), ["auth", "auth", "export"]);

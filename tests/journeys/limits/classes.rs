@@ -34,21 +34,34 @@ async fn become_guest(client: &Client, address: &str) -> Answer {
     Answer::to(from(address, client, Method::POST, "/v1/auth/guest")).await
 }
 
+/// How many seconds a slow machine takes for four requests.
+const PASSED_MAX: u64 = 20;
+
 #[tokio::test]
 async fn a_client_is_told_its_limit_and_when_to_come_back() {
     TestApp::run(async |app| {
-        let api = app.limited("browse:1/s:3").await;
+        let api = app.limited("browse:1/m:3").await;
+        // What is told, and the seconds; some may have passed since.
+        let told = |answer: &Answer| -> (String, u64) {
+            let (left, seconds) = answer.header("ratelimit").unwrap().rsplit_once('=').unwrap();
+            (left.to_owned(), seconds.parse().unwrap())
+        };
 
-        for left in ["r=2;t=1", "r=1;t=2", "r=0;t=3"] {
+        for (left, whole_in) in [(2, 60), (1, 120), (0, 180)] {
             let answer = look(&api, HOME).await;
-            answer.assert_status(200).assert_header("ratelimit-policy", "\"browse\";q=3;w=3");
-            answer.assert_header("ratelimit", &*format!("\"browse\";{left}"));
+            answer.assert_status(200).assert_header("ratelimit-policy", "\"browse\";q=3;w=180");
+            let (what, seconds) = told(&answer);
+            assert_eq!(what, format!("\"browse\";r={left};t"));
+            assert!((whole_in - PASSED_MAX..=whole_in).contains(&seconds), "{seconds}");
         }
 
         let refused = look(&api, HOME).await;
         refused.assert_problem(429, "too-often");
-        refused.assert_header("ratelimit-policy", "\"browse\";q=3;w=3");
-        refused.assert_header("ratelimit", "\"browse\";r=0;t=1").assert_header("retry-after", "1");
+        refused.assert_header("ratelimit-policy", "\"browse\";q=3;w=180");
+        let (what, seconds) = told(&refused);
+        assert_eq!(what, "\"browse\";r=0;t");
+        assert!((60 - PASSED_MAX..=60).contains(&seconds), "{seconds}");
+        refused.assert_header("retry-after", &*seconds.to_string());
         look(&api, ELSEWHERE).await.assert_status(200);
     })
     .await;
@@ -99,6 +112,43 @@ async fn guests_of_one_address_share_what_they_may_order() {
         order(&customer, HOME, mug).await.assert_status(201);
         order(&customer, ELSEWHERE, mug).await.assert_status(201);
         order(&customer, HOME, mug).await.assert_problem(429, "too-often");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn unrestricted_use_the_guests_of_one_address_look_around_as_some_visitors_and_not_as_many() {
+    TestApp::run(async |app| {
+        let (api, gate) = app.limited_behind_a_gate("browse:1/h:3,browse-crowd:1/h:10").await;
+        let mut guests = Vec::new();
+        for _ in 0..7 {
+            let guest = app.guest().await;
+            guests.push(api.with_token(guest.token(), guest.id));
+        }
+        let (guests, fresh) = (&guests[..6], &guests[6]);
+        let customer = app.customer().await;
+        let customer = api.with_token(customer.token(), customer.id);
+
+        // Three each, and ten in all.
+        let mut looks = Vec::new();
+        for guest in guests {
+            for _ in 0..3 {
+                looks.push(look(guest, HOME).await);
+            }
+        }
+
+        assert_eq!((count(&looks[..10], 200), count(&looks[10..], 429)), (10, 8));
+        let refused = look(fresh, HOME).await;
+        refused.assert_problem(429, "too-often");
+        refused.assert_header("ratelimit-policy", "\"browse-crowd\";q=10;w=36000");
+        // Elsewhere, without a token or with an account they are not concerned.
+        look(fresh, ELSEWHERE).await.assert_status(200);
+        look(&api, HOME).await.assert_status(200);
+        look(&customer, HOME).await.assert_status(200);
+        // Nor is anybody while Redis is away.
+        gate.close();
+        let looks = join_all((0..20).map(|n| look(&guests[n % 6], HOME))).await;
+        assert_eq!(count(&looks, 200), 20);
     })
     .await;
 }

@@ -4,11 +4,12 @@ use futures_util::future::join_all;
 use holdfast::identity::Role;
 use reqwest::Method;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::{address, count, from};
 use crate::support::{
     app::{PASSWORD, TestApp},
-    client::{Answer, Client},
+    client::{Answer, Client, checkout_body},
 };
 
 const OWNER: &str = "ada@example.com";
@@ -43,6 +44,46 @@ async fn strangers_everywhere_do_not_keep_the_owners_mail_from_being_asked_for()
             forget_password(&api, HOME).await.assert_status(202);
         }
         forget_password(&api, HOME).await.assert_problem(429, "too-often");
+    })
+    .await;
+}
+
+async fn register(api: &Client, address: &str, number: usize) -> Answer {
+    let request = from(address, api, Method::POST, "/v1/auth/register");
+    let email = format!("shopper-{number}@example.com");
+    Answer::to(request.json(&json!({ "email": email, "password": PASSWORD }))).await
+}
+
+#[tokio::test]
+async fn business_flow_abuse_one_address_has_few_mails_sent_to_many() {
+    TestApp::run(async |app| {
+        let mug = app.product_with_stock(2).await;
+        let api = app.limited_as_usual().await;
+        let guest = app.guest().await;
+        let guest = api.with_token(guest.token(), guest.id);
+
+        let mut asked = 0;
+        let refused = loop {
+            let answer = register(&api, HOME, asked).await;
+            if answer.status != 202 {
+                break answer;
+            }
+            asked += 1;
+        };
+
+        // One more each minute that they took.
+        assert!((30..=32).contains(&asked), "{asked}");
+        refused.assert_problem(429, "too-often");
+        assert_eq!(refused.header("ratelimit-policy"), Some("\"mail-address\";q=30;w=1800"));
+        // However the mail is asked for, and whomever it is for.
+        forget_password(&api, HOME).await.assert_problem(429, "too-often");
+        let nobody = from(HOME, &api, Method::POST, "/v1/auth/register").json(&json!({}));
+        Answer::to(nobody).await.assert_problem(429, "too-often");
+        // Others are served, and there, too, what needs no mail.
+        register(&api, "192.0.2.2", asked).await.assert_status(202);
+        let order = checkout_body(&[(mug, 1)]);
+        let order = guest.checkout(&Uuid::now_v7().to_string(), &order);
+        Answer::to(order.header("X-Forwarded-For", HOME)).await.assert_status(201);
     })
     .await;
 }
