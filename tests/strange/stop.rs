@@ -1,6 +1,9 @@
 //! A process that is told to stop while clients are at it.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use tokio::net::TcpStream;
 
@@ -50,11 +53,27 @@ async fn a_stop_ends_idle_connections_at_once_and_answers_what_was_begun() {
     .await;
 }
 
-/// Gives the process the time to read what it was sent. That somebody who came later is answered does not
-/// show it: another thread may serve those who came before.
+/// Waits until the process has let in all who came, and has read what they sent. That somebody who came
+/// later is answered does not show it: another thread may serve those who came before.
 async fn let_it_read(api: &Api) {
+    let port = format!(":{:04X}", api.address.port());
+    until("the process reads", async || {
+        let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+        let unread: Vec<_> = sockets
+            .lines()
+            .filter(|socket| {
+                let mut columns = socket.split_whitespace().skip(1);
+                let local = columns.next().is_some_and(|local| local.ends_with(&port));
+                // Sent and received, and of a socket that listens: those who wait to be let in.
+                let queued = columns.nth(2).unwrap_or_default();
+                local && !queued.ends_with(":00000000")
+            })
+            .collect();
+        if unread.is_empty() { Ok(()) } else { Err(unread.join("\n")) }
+    })
+    .await;
+    // What it has taken from the kernel, it has still to hand to whom it concerns.
     Raw::kept(api.address).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
 }
 
 #[tokio::test]

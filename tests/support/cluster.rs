@@ -250,6 +250,8 @@ impl Cluster {
                     ("GUEST_TOKEN_KEYS", key(GUEST_SEED)),
                     // What a client may use is shown elsewhere.
                     ("LIMITS", "all:1000000/s:1000000".to_owned()),
+                    // A race whose start is held up on purpose is no overload.
+                    ("CONCURRENCY", "65536".to_owned()),
                 ]);
                 settings.extend(provider_settings(&self.providers));
             }

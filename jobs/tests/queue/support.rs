@@ -16,7 +16,7 @@ use sqlx::{
 use uuid::Uuid;
 
 /// Long enough for a busy machine, short enough to wait for when something is broken.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
 

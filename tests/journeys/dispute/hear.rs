@@ -154,8 +154,9 @@ async fn case_21_an_answer_that_another_one_has_overtaken_is_asked_for_again() {
                 .unwrap();
 
             // It has been told that the dispute is open when somebody else writes how it ended.
+            let patient = app.patient();
             let (review, ()) =
-                tokio::join!(review_dispute(&app.cx, ours(provider), &name, &[]), async {
+                tokio::join!(review_dispute(&patient, ours(provider), &name, &[]), async {
                     app.until_blocked().await;
                     app.providers.close_dispute(&name, Verdict::Won).unwrap();
                     let order = [OrderId::from(purchase.order_id)];

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
-use holdfast::checkout::OPEN_ORDERS_MAX;
+use holdfast::{checkout::OPEN_ORDERS_MAX, web::server::Limits};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -17,6 +17,9 @@ use crate::support::{
     shop::Variant,
 };
 
+/// How often the crowd comes where the machine is too slow to let it in at once.
+const ROUNDS_MAX: usize = 5;
+
 #[tokio::test]
 async fn a_shop_whose_database_is_stuck_says_so_and_recovers() {
     TestApp::run(async |app| {
@@ -29,17 +32,31 @@ async fn a_shop_whose_database_is_stuck_says_so_and_recovers() {
             guests.iter().flat_map(|guest| [guest; OPEN_ORDERS_MAX]).zip(&keys).collect();
         let place = |(guest, key): &(&Client, &String)| guest.place_order(key, &[(mug, 1)]);
 
-        let answers = join_all(wishes.iter().map(place)).await;
+        let mut codes = BTreeSet::new();
+        for _ in 0..ROUNDS_MAX {
+            let answers = join_all(wishes.iter().map(place)).await;
 
-        // The client asserts of each that it says when to come back.
-        assert!(answers.iter().all(|answer| answer.status == 503));
-        let codes: BTreeSet<_> =
-            answers.iter().map(|answer| answer.at("/code").to_string()).collect();
+            // The client asserts of each that it says when to come back.
+            assert!(answers.iter().all(|answer| answer.status == 503));
+            codes.extend(answers.iter().map(|answer| answer.at("/code").to_string()));
+            // A slow machine may let some of them in so late that nobody has to wait behind two slices.
+            codes.remove("\"overloaded\"");
+            if codes.len() > 1 {
+                break;
+            }
+        }
         assert_eq!(codes, ["\"busy\"", "\"temporarily-unavailable\""].map(str::to_owned).into());
         assert_eq!(app.count("orders").await, 0);
 
         blocker.rollback().await.unwrap();
-        for answer in join_all(wishes[..50].iter().map(place)).await {
+        let insist = async |wish| {
+            until("it is placed", async || {
+                let answer = place(wish).await;
+                if answer.status == 503 { Err(answer.body) } else { Ok(answer) }
+            })
+            .await
+        };
+        for answer in join_all(wishes[..50].iter().map(insist)).await {
             answer.assert_status(201).assert_header("idempotency-replayed", None);
         }
         assert_eq!(app.stock_of(mug).await, (500, 50));
@@ -53,6 +70,7 @@ async fn a_stuck_checkout_keeps_nobody_from_reading() {
         let mug = app.product_with_stock(5).await;
         let guest = app.guest().await;
         let id = guest.order_for(&[(mug, 1)]).await;
+        let guest = app.another_api(app.patient()).await.with_token(guest.token(), guest.id);
         let blocker = app.block(mug).await;
 
         let stuck = guest.place_order(KEY, &[(mug, 1)]);
@@ -108,10 +126,14 @@ async fn a_client_who_hangs_up_before_the_answer_has_ordered_all_or_nothing() {
     TestApp::run(async |app| {
         let mug = app.product_with_stock(5).await;
         let lamp = app.product_with_stock(5).await;
+        let door = app.open(app.patient(), |_| {}, Limits::default()).await;
+        let api = Client::new(&format!("http://{door}"));
         let (in_flight, queued) = (app.guest().await, app.guest().await);
+        let [in_flight, queued] =
+            [in_flight, queued].map(|guest| api.with_token(guest.token(), guest.id));
         let blocker = app.block(mug).await;
         let hang_up = async |guest: &Client| {
-            let mut stream = TcpStream::connect(app.address).await.unwrap();
+            let mut stream = TcpStream::connect(door).await.unwrap();
             stream.write_all(&bytes(guest, KEY, &[(mug, 1), (lamp, 2)])).await.unwrap();
             stream
         };

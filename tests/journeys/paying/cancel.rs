@@ -10,9 +10,7 @@ use holdfast::{
 };
 use simulator::providers::{Act, Capture, Fault, Operation, Provider};
 
-use super::{
-    BOTH, Buyer, TOTAL, hands_over, journey, key, other, questions, standing, strike, work_off,
-};
+use super::{BOTH, Buyer, TOTAL, hands_over, journey, key, other, questions, standing, strike};
 
 impl Buyer<'_> {
     /// The order is given up, and its units are on sale again.
@@ -202,7 +200,7 @@ async fn case_07_an_attempt_that_was_left_behind_is_withdrawn_too() {
 
             buyer.assert_given_up().await;
             assert_eq!(buyer.states().await, ["cancelled", "cancelled"]);
-            work_off(app).await;
+            app.work_off().await;
         }
     })
     .await;
@@ -220,7 +218,7 @@ async fn case_07_an_attempt_whose_key_a_failure_spoiled_is_withdrawn_within_the_
         assert_eq!(buyer.states().await, ["cancelling", "open"]);
         app.providers.clear_faults();
 
-        work_off(app).await;
+        app.work_off().await;
 
         assert_eq!(buyer.states().await, ["cancelled", "open"]);
         assert!(buyer.objects(Provider::Stripe).iter().all(|known| !known.is_open));

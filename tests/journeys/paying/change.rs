@@ -11,9 +11,7 @@ use holdfast::{
 use jobs::{Job, checkout::CancelPayment};
 use simulator::providers::{Act, Capture, Fault, Operation, Provider};
 
-use super::{
-    BOTH, Buyer, hands_over, jobs_of, journey, key, opened, other, standing, strike, work_off,
-};
+use super::{BOTH, Buyer, hands_over, jobs_of, journey, key, opened, other, standing, strike};
 use crate::support::app::TestApp;
 
 /// Every first and second choice.
@@ -90,7 +88,7 @@ async fn case_11_of_three_tabs_at_once_one_can_pay() {
                 answer
             }))
             .await;
-            work_off(app).await;
+            app.work_off().await;
 
             assert!(tabs.iter().any(|answer| answer.status == 201), "{tabs:?}");
             let attempts = buyer.attempts().await;
@@ -135,7 +133,7 @@ async fn case_11_a_shopper_leaves_a_provider_that_is_down_and_it_hears_of_it_lat
                 assert_eq!(jobs.iter().filter(|state| *state == "ready").count(), 1, "{jobs:?}");
 
                 app.providers.clear_faults();
-                work_off(app).await;
+                app.work_off().await;
 
                 assert_eq!(buyer.states().await, ["cancelled", "open"]);
                 assert_eq!(buyer.objects(from)[0].status, withdrawn(from));
@@ -157,7 +155,7 @@ async fn case_11_what_nobody_could_withdraw_and_is_paid_pays_the_order_and_withd
 
             app.providers.succeed(&earlier.reference).unwrap();
             app.providers.clear_faults();
-            work_off(app).await;
+            app.work_off().await;
 
             buyer.assert_paid().await;
             assert_eq!(buyer.states().await, ["captured", "cancelled"]);
@@ -220,7 +218,7 @@ async fn case_11_while_a_payment_is_under_way_nobody_begins_another() {
                 buyer.confirm(earlier.id, None).await.assert_status(200);
             }
             app.providers.clear_faults();
-            work_off(app).await;
+            app.work_off().await;
             buyer.assert_paid().await;
         }
     })

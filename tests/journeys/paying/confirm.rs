@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use simulator::providers::{Act, Capture, Checkout, Fault, Operation, Provider, sign_checkout};
 
 use super::{
-    BOTH, Buyer, Opened, confirm, hands_over, journey, key, proof_body, questions, strike, work_off,
+    BOTH, Buyer, Opened, confirm, hands_over, journey, key, proof_body, questions, strike,
 };
 use crate::support::client::until;
 
@@ -286,7 +286,7 @@ async fn money_that_is_set_aside_is_collected_by_a_job_where_the_browsers_turn_f
             assert_eq!(buyer.states().await, ["authorized"]);
             buyer.assert_waits().await;
             app.providers.clear_faults();
-            work_off(app).await;
+            app.work_off().await;
             buyer.assert_paid().await;
             assert_eq!(buyer.payment(attempt.id).await.at("/state"), "captured");
         }
@@ -362,7 +362,7 @@ async fn case_06_paid_in_time_and_confirmed_after_expiry_the_order_is_served() {
             buyers.push(buyer);
         }
 
-        work_off(app).await;
+        app.work_off().await;
 
         for buyer in buyers {
             buyer.assert_paid().await;

@@ -56,8 +56,6 @@ async fn journey(test: impl AsyncFnOnce(&TestApp)) {
             app.providers.set_delivery(provider, Delivery::Lost);
         }
         test(app).await;
-        // On a busy machine jobs are put off.
-        work_off(app).await;
     })
     .await;
 }
@@ -264,25 +262,6 @@ const fn other(provider: Provider) -> Provider {
 /// Lets every call of the provider fail, until the faults are cleared.
 fn strike(app: &TestApp, provider: Provider, fault: Fault) {
     app.providers.fail_next(provider, fault, u32::MAX);
-}
-
-/// Works until no order is overdue and no job is left, not even one that waits for a later attempt.
-async fn work_off(app: &TestApp) {
-    app.work_until("no job is left", async || {
-        app.execute(
-            "UPDATE job_ledger SET run_at = now(), next_push_at = now()
-             WHERE state = 'ready' AND lease_until IS NULL",
-        )
-        .await;
-        // Ending an order makes jobs.
-        let overdue = "orders WHERE status = 'awaiting_payment' AND expires_at <= now()";
-        let overdue = app.count(overdue).await;
-        match (overdue, app.count("job_ledger WHERE state = 'ready'").await) {
-            (0, 0) => Ok(()),
-            left => Err(format!("orders overdue and jobs left: {left:?}")),
-        }
-    })
-    .await;
 }
 
 /// The jobs of the kind, by state.

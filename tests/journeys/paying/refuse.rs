@@ -3,7 +3,7 @@
 use holdfast::{checkout::work, clients::Providers, context::Context};
 use simulator::providers::{Fault, Provider};
 
-use super::{BOTH, Buyer, ask, journey, key, opened, questions, strike, work_off};
+use super::{BOTH, Buyer, ask, journey, key, opened, questions, strike};
 use crate::support::{app::TestApp, client::checkout_body};
 
 /// Both providers are refused with the problem; nothing is written, and nobody is asked.
@@ -138,7 +138,7 @@ async fn an_attempt_that_the_provider_may_not_have_is_not_begun_there_when_time_
             late.push((buyer, key, provider));
         }
 
-        work_off(app).await;
+        app.work_off().await;
 
         for (buyer, key, provider) in late {
             assert_eq!(buyer.status().await, "expired");
@@ -166,7 +166,7 @@ async fn a_repeat_after_the_deadline_hands_nothing_over() {
 
             repeated.assert_status(201).assert_header("idempotency-replayed", "true");
             assert!(!super::hands_over(&repeated), "{repeated:?}");
-            work_off(app).await;
+            app.work_off().await;
             assert_eq!(buyer.states().await, ["cancelled"]);
             if provider == Provider::Stripe {
                 assert!(!buyer.objects(provider)[0].is_open);

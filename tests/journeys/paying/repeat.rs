@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use super::{
     BOTH, Buyer, TOTAL, ask, creation, hands_over, journey, key, opened, questions, strike,
-    work_off,
 };
 use crate::support::{
     app::TestApp,
@@ -410,7 +409,7 @@ async fn case_38_money_that_is_set_aside_is_collected_when_the_provider_has_time
         assert!(why.contains("provider-unavailable"), "{why}");
 
         app.providers.clear_faults();
-        work_off(app).await;
+        app.work_off().await;
         buyer.assert_paid().await;
         assert_eq!(app.providers.ledger().captures.len(), 1);
     })

@@ -200,6 +200,8 @@ async fn a_claim_that_is_heard_of_while_its_money_moves_follows_it() {
     TestApp::run(async |app| {
         app.start_workers().await;
         let staff = app.staff().await;
+        let api = app.another_api(app.patient()).await;
+        let patient = api.with_token(staff.token(), staff.id);
         for provider in BOTH {
             let (purchase, capture_id) = quarantined(app, provider, PRICE, "USD").await;
             let other_id = purchase.shopper.order_for(&[(purchase.mug, 1)]).await;
@@ -208,7 +210,7 @@ async fn a_claim_that_is_heard_of_while_its_money_moves_follows_it() {
             let blocked = app.block(purchase.mug).await;
 
             let (once, wish) = (key(), attachment(other_id));
-            let (answer, ()) = tokio::join!(resolve(&staff, capture_id, &once, &wish), async {
+            let (answer, ()) = tokio::join!(resolve(&patient, capture_id, &once, &wish), async {
                 until_so_many_wait(app, 1).await;
                 app.providers.dispute(&charge).unwrap();
                 until_so_many_wait(app, 2).await;

@@ -196,8 +196,8 @@ async fn a_dispute_that_gets_no_answer_delays_no_other_and_is_asked_about_soon()
 async fn case_22_the_end_of_a_dispute_is_asked_for() {
     TestApp::run(async |app| {
         collect_at_once(app);
-        app.start_workers().await;
         for provider in BOTH {
+            app.start_workers().await;
             let visit = Visit::begin(app, provider).await;
             let paid = app.providers.succeed(&visit.reference).unwrap();
             let charge = match provider {
@@ -215,6 +215,7 @@ async fn case_22_the_end_of_a_dispute_is_asked_for() {
                 }
             })
             .await;
+            app.stop_workers().await;
             lose_webhooks(app);
             app.providers.close_dispute(&dispute, Verdict::Won).unwrap();
 

@@ -2,7 +2,7 @@
 
 use simulator::providers::{Fault, Operation, Provider};
 
-use super::{BOTH, Sale, TOTAL, Taken, all, found, journey, key, making, sent_back, work_off};
+use super::{BOTH, Sale, TOTAL, Taken, all, found, journey, key, making, sent_back};
 use crate::support::{app::TestApp, client::Client};
 
 /// Has staff give all of the money back, while the provider fails its first calls.
@@ -16,7 +16,7 @@ async fn struck<'a>(
     let (sale, taken) = Sale::paid(app, provider).await;
     app.providers.fail_next(making(provider), fault, times);
     sale.refund(staff, &key(), &all()).await.assert_status(201);
-    work_off(app).await;
+    app.work_off().await;
     app.providers.clear_faults();
     (sale, taken)
 }
@@ -66,7 +66,7 @@ async fn case_13_a_provider_that_never_answers_gives_the_money_back_once() {
                 sale.refund(&staff, &key(), &all()).await.assert_status(201);
                 sales.push((sale, taken));
             }
-            work_off(app).await;
+            app.work_off().await;
             for (sale, taken) in &sales {
                 assert_made_once(sale, taken).await;
             }
@@ -99,7 +99,7 @@ async fn case_14_a_refund_that_was_made_unheard_is_found_and_not_made_again() {
             app.providers.fail_next(making(provider), Fault::ErrorAfter, 1);
             app.providers.fail_next(list, Fault::BadGatewayBefore, 1);
             sale.refund(&staff, &key(), &all()).await.assert_status(201);
-            work_off(app).await;
+            app.work_off().await;
 
             assert_made_once(&sale, &taken).await;
             app.providers.clear_faults();

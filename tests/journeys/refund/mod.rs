@@ -171,19 +171,6 @@ fn sent_back(app: &TestApp, taken: &Taken) -> Vec<Refunded> {
     refunds
 }
 
-/// Works until no job is left, not even one that waits for a later attempt.
-async fn work_off(app: &TestApp) {
-    app.work_until("no job is left", async || {
-        app.hurry().await;
-        app.settle().await;
-        match app.count("job_ledger WHERE state = 'ready'").await {
-            0 => Ok(()),
-            left => Err(format!("{left} jobs are left")),
-        }
-    })
-    .await;
-}
-
 /// What people have to look at now.
 async fn open_findings(app: &TestApp) -> Vec<Finding> {
     payments::findings::store::list(&app.db, true, None, 100).await.unwrap()

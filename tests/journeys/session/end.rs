@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{EMAIL, Held, cookie, log_in, log_in_answer, me, user, with_cookie};
+use super::{EMAIL, Held, cookie, log_in, me, user, with_cookie};
 use crate::support::{
     app::{PASSWORD, TestApp},
     client::{Answer, Client},
@@ -197,7 +197,10 @@ async fn an_old_password_opens_nothing_though_it_was_right_when_it_was_checked()
             .await
             .unwrap();
 
-        let (answer, ()) = tokio::join!(log_in_answer(app, EMAIL), async {
+        let api = app.another_api(app.patient()).await;
+        let credentials = json!({ "email": EMAIL, "password": PASSWORD });
+
+        let (answer, ()) = tokio::join!(api.post("/v1/auth/login", &credentials), async {
             app.until_blocked().await;
             let id = UserId::from(id);
             sessions::revoke_all(&mut change, id, None, Ended::PasswordChanged).await.unwrap();
