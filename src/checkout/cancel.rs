@@ -148,8 +148,11 @@ async fn give_back(
         })
         .filter(|due| due.amount_minor > 0)
         .collect();
-    if due.is_empty() {
-        // Whoever gave it all back has decided about the units as well.
+    // Staff who gave it all back have decided about the units as well; the provider's dashboard has not.
+    let is_decided = |refund: &refunds::Refund| {
+        refund.cause == refunds::Cause::Staff && refund.state != refunds::State::Failed
+    };
+    if due.is_empty() && known.iter().any(is_decided) {
         return Err(CheckoutError::NothingToRefund);
     }
     let units = take_back(&mut *tx, id).await?;

@@ -9,7 +9,7 @@ use crate::{
     payments::PaymentError,
 };
 
-/// Why an order was not placed, paid, cancelled, expired or refunded.
+/// Why an order was not placed, paid, cancelled, expired, refunded or shipped.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CheckoutError {
     /// Each entry names the place of a line in the request, from 0.

@@ -9,7 +9,12 @@ use crate::{
     context::Context,
     kernel::{OrderId, UserId, rerun},
     orders::{self, Event, Status},
-    payments::{self, Fate, refunds},
+    payments::{
+        self, Fate,
+        disputes::{self, Dispute},
+        refunds,
+        store::Capture,
+    },
 };
 
 /// A member of staff has handed the order's parcel over.
@@ -24,7 +29,8 @@ pub struct ShipOrder {
 /// Notes that the paid order is on its way: from then on its shopper cannot give it up, and only staff
 /// give its money back. A repeat changes nothing.
 ///
-/// An order is refused that is not paid, or of whose money nothing is left to the shop.
+/// An order is refused that is not paid, or of whose money nothing is left to the shop. While the money is
+/// under dispute, whether to ship is for people to decide.
 pub async fn ship_order(cx: &Context, wish: &ShipOrder) -> Result<(), CheckoutError> {
     rerun(|| ship(cx, wish), CheckoutError::database).await
 }
@@ -51,8 +57,13 @@ async fn attempt(tx: &mut PgConnection, wish: &ShipOrder) -> Result<(), Checkout
     let status = before.on(Event::Shipped).ok_or(CheckoutError::NotShippable(before))?;
     let captures = payments::store::captures_of(&mut *tx, &[id]).await?;
     let refunds = refunds::store::of_orders(&mut *tx, &[id]).await?;
+    let disputes = disputes::store::of_orders(&mut *tx, &[id]).await?;
+    let is_lost = |capture: &Capture| {
+        let is_of = |dispute: &Dispute| dispute.capture_id == capture.id;
+        disputes.iter().any(|dispute| is_of(dispute) && dispute.state == disputes::State::Lost)
+    };
     let mut accepted = captures.iter().filter(|capture| capture.fate == Fate::Accepted);
-    if accepted.all(|capture| refund::refundable(capture, &refunds) == 0) {
+    if accepted.all(|capture| refund::refundable(capture, &refunds) == 0 || is_lost(capture)) {
         return Err(CheckoutError::MoneySpent);
     }
     orders::store::transition(&mut *tx, &[id], Event::Shipped, status, &[json!({})]).await?;

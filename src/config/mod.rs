@@ -228,7 +228,7 @@ pub struct Migrate {
     app_role: Option<String>,
 }
 
-/// What `ctl seed` is told beside.
+/// Where `ctl seed` runs.
 #[derive(Debug, Args)]
 pub struct Seed {
     /// The demo's passwords are public: development is the only place for them [default: production]

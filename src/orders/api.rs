@@ -111,7 +111,7 @@ pub struct OrderBody {
     id: Uuid,
     /// The number to show to people.
     number: String,
-    /// `awaiting_payment`, `paid`, `cancelled` or `expired`.
+    /// `awaiting_payment`, `paid`, `shipped`, `cancelled` or `expired`.
     status: String,
     email: String,
     shipping_address: Value,

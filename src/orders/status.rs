@@ -102,7 +102,14 @@ impl Status {
                 Event::CancelledAfterPayment | Event::Shipped,
             )
             | (Self::Paid, Event::PaymentSettled)
-            | (Self::Shipped, _) => None,
+            | (
+                Self::Shipped,
+                Event::Cancelled
+                | Event::DeadlinePassed
+                | Event::PaymentSettled
+                | Event::CancelledAfterPayment
+                | Event::Shipped,
+            ) => None,
         }
     }
 

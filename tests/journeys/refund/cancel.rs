@@ -1,11 +1,12 @@
 //! Giving up an order that is paid.
 
 use futures_util::future::join_all;
+use holdfast::checkout::review_refund;
 use serde_json::json;
 use simulator::providers::RefundState;
 use uuid::Uuid;
 
-use super::{BOTH, Sale, TOTAL, UNITS, all, journey, key, part, sent_back};
+use super::{BOTH, Sale, TOTAL, UNITS, all, journey, key, ours, part, sent_back};
 use crate::support::client::{Answer, Client};
 
 #[tokio::test]
@@ -177,6 +178,26 @@ async fn an_order_whose_money_staff_gave_back_keeps_the_units_where_staff_left_t
 
             refused.assert_problem(409, "nothing-to-refund");
             assert_eq!(app.stock_of(sale.mug).await, (5 - UNITS, 0));
+            assert_eq!(sent_back(app, &taken).len(), 1);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_order_whose_money_went_back_in_the_dashboard_can_still_be_given_up() {
+    journey(async |app| {
+        for provider in BOTH {
+            let (sale, taken) = Sale::paid(app, provider).await;
+            let refund = app.providers.refund(&taken.charge_ref, None).unwrap();
+            review_refund(&app.cx, ours(provider), &refund, &[]).await.unwrap();
+            app.settle().await;
+
+            sale.shopper.cancel(sale.order_id).await.assert_status(200);
+            app.settle().await;
+
+            assert_eq!(app.stock_of(sale.mug).await, (5, 0));
+            assert_eq!(sale.told().await, [("provider", "succeeded", TOTAL)]);
             assert_eq!(sent_back(app, &taken).len(), 1);
         }
     })
