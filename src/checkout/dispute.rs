@@ -208,7 +208,8 @@ async fn release_refunds(tx: &mut PgConnection, capture: &Capture) -> sqlx::Resu
     });
     for refund in &waiting {
         let subject = refund.id.to_string();
-        findings::store::settle(&mut *tx, findings::Kind::RefundWithheld, &subject).await?;
+        let kind = findings::Kind::RefundWithheld;
+        findings::store::settle_others(&mut *tx, kind, &subject, gateway::KEY_EXPIRED).await?;
     }
     let work: Vec<_> =
         waiting.iter().map(|refund| RefundPayment { refund_id: refund.id.uuid() }).collect();

@@ -232,7 +232,7 @@ async fn idle_connections_take_no_room_from_those_who_ask() {
         // They are the longest idle ones, but that a slow machine may see a client's end of an answer long
         // before the server's.
         let old = closed.iter().filter(|place| **place < SEATS / 2).count();
-        assert!(old > SEATS / 4, "{closed:?}");
+        assert!(old >= SEATS / 2 - 2, "{closed:?}");
     })
     .await;
 }

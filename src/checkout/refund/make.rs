@@ -238,17 +238,24 @@ async fn withhold(tx: &mut PgConnection, refund: &Refund, reason: &str) -> sqlx:
             "reason": reason,
         }),
     };
+    // What kept it before is over.
+    findings::store::settle_others(&mut *tx, finding.kind, &finding.subject, reason).await?;
     Ok(findings::store::open(tx, &[finding]).await? > 0)
 }
 
-/// Puts another refund in the place of this one, and tells people: for as long as a key lasts, the
-/// provider was asked and has not made it.
+/// Puts another refund in the place of this one. People are told: it was not made for as long as a key
+/// lasts; but not where a dispute kept it, of which they were told.
 async fn replace(tx: &mut PgConnection, refund: &Refund, next: RefundId) -> sqlx::Result<Staged> {
     store::set_state(&mut *tx, refund.id, State::Failed, None, Some(KEY_EXPIRED)).await?;
+    let (kind, subject) = (findings::Kind::RefundWithheld, refund.id.to_string());
+    let was_disputed =
+        findings::store::told_otherwise(&mut *tx, kind, &subject, KEY_EXPIRED).await?;
     is_under_way(&mut *tx, refund.id).await?;
-    let mut failed = entry(refund, Note::RefundFailed);
-    failed.detail["reason"] = json!(KEY_EXPIRED);
-    orders::store::record_events(&mut *tx, &[failed]).await?;
+    if !was_disputed {
+        let mut failed = entry(refund, Note::RefundFailed);
+        failed.detail["reason"] = json!(KEY_EXPIRED);
+        orders::store::record_events(&mut *tx, &[failed]).await?;
+    }
     let new = NewRefund {
         id: next,
         capture_id: refund.capture_id,
@@ -263,7 +270,9 @@ async fn replace(tx: &mut PgConnection, refund: &Refund, next: RefundId) -> sqlx
         provider_ref: None,
     };
     let staged = request(&mut *tx, &[new]).await?;
-    let next = store::find(&mut *tx, next).await?.ok_or(sqlx::Error::RowNotFound)?;
-    withhold(tx, &next, KEY_EXPIRED).await?;
+    if !was_disputed {
+        let next = store::find(&mut *tx, next).await?.ok_or(sqlx::Error::RowNotFound)?;
+        withhold(tx, &next, KEY_EXPIRED).await?;
+    }
     Ok(staged)
 }

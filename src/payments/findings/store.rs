@@ -64,6 +64,28 @@ pub async fn told(
     .await
 }
 
+/// Whether a finding of that kind was ever opened about the subject for another reason.
+pub async fn told_otherwise(
+    db: impl PgExecutor<'_>,
+    kind: Kind,
+    subject: &str,
+    reason: &str,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"
+        SELECT EXISTS (
+            SELECT FROM findings
+            WHERE kind = $1 AND subject = $2 AND detail ->> 'reason' IS DISTINCT FROM $3
+        ) AS "told!"
+        "#,
+        kind.name(),
+        subject,
+        reason,
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// How many findings of each kind are open, of the kinds of which any is.
 pub async fn count_open(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<(Kind, i64)>> {
     let rows = sqlx::query!(
@@ -89,6 +111,28 @@ pub async fn settle(tx: impl PgExecutor<'_>, kind: Kind, subject: &str) -> sqlx:
         "#,
         kind.name(),
         subject,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The same, unless it was opened for that reason.
+pub async fn settle_others(
+    tx: impl PgExecutor<'_>,
+    kind: Kind,
+    subject: &str,
+    reason: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        UPDATE findings
+        SET closed_at = now()
+        WHERE kind = $1 AND subject = $2 AND closed_at IS NULL AND detail ->> 'reason' IS DISTINCT FROM $3
+        "#,
+        kind.name(),
+        subject,
+        reason,
     )
     .execute(tx)
     .await?;

@@ -10,7 +10,8 @@ use holdfast::{
 };
 use reqwest::Method;
 use serde_json::json;
-use simulator::providers::{Capture, Delivery, Provider, Verdict};
+use simulator::providers::{Capture, Delivery, Fault, Operation, Provider, Verdict};
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::{findings, ours, paid, paid_at_provider};
@@ -342,6 +343,7 @@ async fn case_20_a_refund_that_staff_want_is_tried_and_the_provider_has_the_last
 #[tokio::test]
 async fn case_22_an_order_whose_money_the_bank_gave_back_is_not_given_up() {
     TestApp::run(async |app| {
+        let staff = app.staff().await;
         for provider in BOTH {
             let (purchase, charge) = paid(app, provider).await;
             let before = app.stock_of(purchase.mug).await;
@@ -353,9 +355,89 @@ async fn case_22_an_order_whose_money_the_bank_gave_back_is_not_given_up() {
             let refused = purchase.shopper.cancel(purchase.order_id).await;
 
             refused.assert_problem(409, "order-disputed");
+            let path = format!("/v1/admin/orders/{}/ship", purchase.order_id);
+            staff.post(&path, &json!({})).await.assert_problem(409, "money-went-back");
             assert_eq!(app.stock_of(purchase.mug).await, before);
             assert_eq!(purchase.refund_states().await, [""; 0]);
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn case_20_a_refund_that_a_long_dispute_kept_is_no_failure() {
+    TestApp::run(async |app| {
+        for provider in BOTH {
+            let (late, dispute) = late_and_disputed(app, provider).await;
+            // Disputes take months.
+            app.execute("UPDATE refunds SET created_at = created_at - interval '60 days'").await;
+
+            app.providers.close_dispute(&dispute, Verdict::Won).unwrap();
+            hear_all(app).await;
+
+            assert_eq!(late.refund_states().await, ["failed", "succeeded"]);
+            assert_eq!(late.told_of("refund_failed").await.len(), 0);
+            assert_eq!(late.told_of("refund_requested").await.len(), 1);
+            assert_eq!(late.withheld().await.len(), 1);
+        }
+        assert_eq!(app.count("findings WHERE closed_at IS NULL").await, 0);
+        assert_ledgers_agree(app).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_20_what_keeps_a_refund_now_is_what_people_read() {
+    TestApp::run(async |app| {
+        for provider in BOTH {
+            app.providers.set_delivery(provider, Delivery::Lost);
+            let (late, charge) = paid_at_provider(app, provider).await;
+            late.expire().await;
+            Purchase::of_all(app, late.mug).await;
+            let reason = async |state: &str| -> Option<String> {
+                sqlx::query_scalar(AssertSqlSafe(format!(
+                    "SELECT max(detail ->> 'reason') FROM findings
+                     WHERE kind = 'refund_withheld' AND closed_at IS {state}
+                        AND order_id = '{}'",
+                    late.order_id
+                )))
+                .fetch_one(&app.db)
+                .await
+                .unwrap()
+            };
+            let look = async || {
+                app.execute("UPDATE refunds SET next_look_at = now() WHERE state = 'requested'")
+                    .await;
+                reconcile_refunds(&app.cx).await.unwrap();
+            };
+            app.providers.fail_next(making(provider), Fault::ErrorBefore, u32::MAX);
+            app.execute("UPDATE payments SET next_look_at = now() WHERE state = 'cancelling'")
+                .await;
+            reconcile_attempts(&app.cx).await.unwrap();
+            app.settle().await;
+            app.execute("UPDATE refunds SET created_at = created_at - interval '2 days'").await;
+            app.hurry().await;
+            app.settle().await;
+            assert_eq!(reason("NULL").await.as_deref(), Some("key_expired"));
+
+            // Meanwhile there is a dispute, of which the provider alone knows.
+            app.providers.dispute(&charge).unwrap();
+            app.providers.clear_faults();
+            app.hurry().await;
+            app.settle().await;
+            look().await;
+
+            assert_eq!(reason("NULL").await.as_deref(), Some("disputed"));
+            assert_eq!(reason("NOT NULL").await.as_deref(), Some("key_expired"));
+        }
+    })
+    .await;
+}
+
+/// How the provider calls the making of a refund.
+const fn making(provider: Provider) -> Operation {
+    match provider {
+        Provider::Stripe => Operation::CreateRefund,
+        Provider::Razorpay => Operation::RefundPayment,
+    }
 }
