@@ -51,10 +51,10 @@ async fn stuff(guesses: impl Iterator<Item = reqwest::RequestBuilder>) -> Vec<An
 /// So many were let in to guess. Whoever waited too long for a turn to be hashed was one of the least, and
 /// has learnt nothing.
 #[track_caller]
-fn assert_let_in(answers: &[Answer], guesses: RangeInclusive<usize>) {
+fn assert_let_in(answers: &[Answer], allowed: RangeInclusive<usize>) {
     let (guessed, unserved) = (count(answers, 401), count(answers, 503));
-    let is_right = guessed <= *guesses.end() && guessed + unserved >= *guesses.start();
-    assert!(is_right, "{guessed} have guessed and {unserved} waited in vain, not {guesses:?}");
+    let is_right = guessed <= *allowed.end() && guessed + unserved >= *allowed.start();
+    assert!(is_right, "{guessed} have guessed and {unserved} waited in vain, not {allowed:?}");
 }
 
 /// Guesses at the owner's password, each time from another address, at each process in turn.
