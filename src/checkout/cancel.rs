@@ -30,8 +30,8 @@ const ROUNDS_MAX: usize = 3;
 ///
 /// An attempt to pay it is withdrawn at its provider first: an order that may yet be paid is not
 /// cancelled. Of one that is paid, whatever of the money did not go back before goes back now, and so do
-/// the units; where nothing of it is left, or it is or was lost in a dispute, that is refused. A repeat
-/// changes nothing. An order whose deadline was enforced is refused, and one that was shipped.
+/// the units; that is refused where staff gave all of it back, or it is under dispute or was lost in one. A
+/// repeat changes nothing. An order whose deadline was enforced is refused, and one that was shipped.
 pub async fn cancel_order(
     cx: &Context,
     id: OrderId,
@@ -121,10 +121,9 @@ async fn give_back(
     let mut captures = payments::store::captures_of(&mut *tx, &[id]).await?;
     captures.retain(|capture| capture.fate == Fate::Accepted);
     let disputes = disputes::store::of_orders(&mut *tx, &[id]).await?;
+    let has_paid = |capture_id| captures.iter().any(|capture| capture.id == capture_id);
     let is_claimed = |dispute: &disputes::Dispute| match dispute.state {
-        disputes::State::Open | disputes::State::Lost => {
-            captures.iter().any(|capture| capture.id == dispute.capture_id)
-        }
+        disputes::State::Open | disputes::State::Lost => has_paid(dispute.capture_id),
         disputes::State::Won | disputes::State::Closed => false,
     };
     if disputes.iter().any(is_claimed) {
@@ -150,7 +149,9 @@ async fn give_back(
         .collect();
     // Staff who gave it all back have decided about the units as well; the provider's dashboard has not.
     let is_decided = |refund: &refunds::Refund| {
-        refund.cause == refunds::Cause::Staff && refund.state != refunds::State::Failed
+        has_paid(refund.capture_id)
+            && refund.cause == refunds::Cause::Staff
+            && refund.state != refunds::State::Failed
     };
     if due.is_empty() && known.iter().any(is_decided) {
         return Err(CheckoutError::NothingToRefund);
